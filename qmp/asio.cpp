@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Boost.Asio's own code, compiled once (BOOST_ASIO_SEPARATE_COMPILATION).
+#include <boost/asio/impl/src.hpp>
