@@ -33,6 +33,7 @@ enum class RecordType : std::uint16_t {
   cgroup_state = 52,
   kernel_log = 53,
   collected = 54,
+  log_tail = 55,
   // 64 and up: probes.
 };
 
@@ -279,6 +280,15 @@ struct KernelLog {
   std::uint32_t reserved;
 };
 static_assert(sizeof(KernelLog) == 16);
+
+/// The end of the file that QEMU's stderr goes to. Text: path NUL the last lines.
+struct LogTail {
+  static constexpr RecordType kType = RecordType::log_tail;
+  std::uint64_t offset;     ///< Where the text begins in the file.
+  std::uint32_t pid;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(LogTail) == 16);
 
 /// A collection of evidence ended: everything that belongs to it stands before this record.
 /// Text: empty, or what the collection did not finish, with why.
