@@ -41,6 +41,7 @@ std::string version();
 class Parser {
  public:
   Parser(std::string tool, std::string summary);
+  Parser(Parser&&) noexcept;
   ~Parser();
 
   Parser& flag(const std::string& names, bool& value, const std::string& help);
