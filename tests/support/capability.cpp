@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "capability.hpp"
+
+#include <fcntl.h>
+#include <linux/cn_proc.h>
+#include <linux/connector.h>
+#include <linux/kvm.h>
+#include <linux/netlink.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <iostream>
+#include <map>
+#include <mutex>
+#include <system_error>
+
+#include "cgroup.hpp"
+#include "child_process.hpp"
+#include "loop_device.hpp"
+#include "mount.hpp"
+#include "temp_dir.hpp"
+
+namespace vmwhy::test {
+
+namespace {
+
+std::string error_of(const std::string& what) {
+  return what + ": " + std::strerror(errno);
+}
+
+std::string probe_root() {
+  return ::geteuid() == 0 ? "" : "the effective user is " + std::to_string(::geteuid());
+}
+
+std::string probe_kvm() {
+  const UniqueFd kvm(::open("/dev/kvm", O_RDWR | O_CLOEXEC));
+  if (!kvm) return error_of("/dev/kvm");
+  const UniqueFd vm(::ioctl(kvm.get(), KVM_CREATE_VM, 0));
+  return vm ? "" : error_of("KVM_CREATE_VM");
+}
+
+std::string probe_loop() {
+  const TempDir dir;
+  const LoopDevice loop(dir.sparse("image", 1 << 20));
+  const UniqueFd fd(::open(loop.path().c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) return error_of(loop.path());
+  char block[512];
+  return ::pread(fd.get(), block, sizeof block, 0) == sizeof block ? "" : error_of("read " + loop.path());
+}
+
+std::string probe_mount() {
+  const TempDir dir;
+  const Mount tmpfs("tmpfs", dir.path() / "m", "tmpfs", "size=64k");
+  const UniqueFd fd(::open((tmpfs / "file").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  return fd ? "" : error_of("a file on tmpfs");
+}
+
+std::string probe_ext4() {
+  const TempDir dir;
+  const std::string image = dir.sparse("image", 4 << 20);
+  const Output made = run_program({"mkfs.ext4", "-q", image});
+  if (made.status.code != 0) return "mkfs.ext4 failed: " + made.err.substr(0, made.err.find('\n'));
+  const LoopDevice loop(image);
+  const Mount ext4(loop.path(), dir.path() / "m", "ext4");
+  return "";
+}
+
+std::string probe_fuse() {
+  const UniqueFd fuse(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
+  if (!fuse) return error_of("/dev/fuse");
+  const TempDir dir;
+  const Mount mount("vmwhy", dir.path() / "m", "fuse",
+                    "fd=" + std::to_string(fuse.get()) + ",rootmode=40000,user_id=0,group_id=0");
+  return "";
+}
+
+std::string probe_kmsg() {
+  const UniqueFd fd(::open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (!fd) return error_of("/dev/kmsg");
+  char line[8192];
+  // EPIPE: records were overwritten; EAGAIN: the log is empty. Both mean that it can be read.
+  if (::read(fd.get(), line, sizeof line) > 0 || errno == EAGAIN || errno == EPIPE) return "";
+  return error_of("read /dev/kmsg");
+}
+
+std::string probe_kmsg_write() {
+  const UniqueFd fd(::open("/dev/kmsg", O_WRONLY | O_CLOEXEC));
+  if (!fd) return error_of("/dev/kmsg");
+  constexpr std::string_view kLine = "<7>vmwhy tests: can this log be written?\n";
+  return ::write(fd.get(), kLine.data(), kLine.size()) > 0 ? "" : error_of("write /dev/kmsg");
+}
+
+std::string probe_freezer(Freezer::Version version) {
+  // The group outlives the child: a frozen process is thawed before it is killed.
+  ChildProcess child({"sleep", "1000"});
+  const Freezer group(version);
+  group.add(child.pid());
+  group.freeze();
+  group.thaw();
+  return "";
+}
+
+// A child of ours traces another child, as a debugger would trace a QEMU it did not start.
+std::string probe_ptrace() {
+  const ChildProcess target({"sleep", "1000"});
+  const pid_t tracer = ::fork();
+  if (tracer < 0) return error_of("fork");
+  if (tracer == 0) {
+    int status = 0;
+    if (::ptrace(PTRACE_SEIZE, target.pid(), nullptr, nullptr) != 0) ::_exit(errno);
+    if (::ptrace(PTRACE_INTERRUPT, target.pid(), nullptr, nullptr) != 0) ::_exit(errno);
+    ::_exit(::waitpid(target.pid(), &status, __WALL) == target.pid() && WIFSTOPPED(status) ? 0 : errno);
+  }
+  int status = 0;
+  while (::waitpid(tracer, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
+  errno = WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
+  return error_of("PTRACE_SEIZE of a sibling");
+}
+
+std::string probe_program(std::vector<std::string> args) {
+  const std::string name = args.front();
+  const Output output = run_program(std::move(args), deadline_in(30s));
+  if (output.status.code == 0) return "";
+  return name + (output.status.code == 127 ? " is not installed" : " does not run");
+}
+
+// The process connector: does the kernel tell of a fork?
+std::string probe_proc_events() {
+  const UniqueFd fd(::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_CONNECTOR));
+  if (!fd) return error_of("NETLINK_CONNECTOR");
+  sockaddr_nl address{};
+  address.nl_family = AF_NETLINK;
+  address.nl_groups = CN_IDX_PROC;
+  if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    return error_of("bind to the process connector");
+  alignas(NLMSG_ALIGNTO) char message[NLMSG_SPACE(sizeof(cn_msg) + sizeof(proc_cn_mcast_op))] = {};
+  auto* header = reinterpret_cast<nlmsghdr*>(message);
+  header->nlmsg_len = NLMSG_LENGTH(sizeof(cn_msg) + sizeof(proc_cn_mcast_op));
+  header->nlmsg_type = NLMSG_DONE;
+  auto* connector = static_cast<cn_msg*>(NLMSG_DATA(header));
+  connector->id = {CN_IDX_PROC, CN_VAL_PROC};
+  connector->len = sizeof(proc_cn_mcast_op);
+  const proc_cn_mcast_op listen = PROC_CN_MCAST_LISTEN;
+  std::memcpy(connector->data, &listen, sizeof listen);
+  if (::send(fd.get(), message, header->nlmsg_len, 0) < 0) return error_of("listen to the process connector");
+  run_program({"true"});
+  const TimePoint deadline = deadline_in(3s);
+  for (pollfd wait{fd.get(), POLLIN, 0}; ::poll(&wait, 1, left_ms(deadline)) > 0;) {
+    alignas(NLMSG_ALIGNTO) char buffer[4096];
+    const ssize_t got = ::recv(fd.get(), buffer, sizeof buffer, 0);
+    if (got < static_cast<ssize_t>(NLMSG_LENGTH(sizeof(cn_msg) + sizeof(proc_event)))) continue;
+    const auto* data = static_cast<cn_msg*>(NLMSG_DATA(reinterpret_cast<nlmsghdr*>(buffer)));
+    proc_event event;
+    std::memcpy(&event, data->data, sizeof event);
+    if (event.what == proc_event::PROC_EVENT_EXIT) return "";
+  }
+  return "no event came for a process that ended";
+}
+
+std::string probe_userfaultfd() {
+  const UniqueFd fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+  if (!fd) return error_of("userfaultfd");
+  uffdio_api api{};
+  api.api = UFFD_API;
+  return ::ioctl(fd.get(), UFFDIO_API, &api) == 0 ? "" : error_of("UFFDIO_API");
+}
+
+using Probe = std::string (*)();
+const std::map<std::string, Probe, std::less<>>& probes() {
+  static const std::map<std::string, Probe, std::less<>> all{
+      {"root", probe_root},
+      {"kvm", probe_kvm},
+      {"loop", probe_loop},
+      {"mount", probe_mount},
+      {"ext4", probe_ext4},
+      {"fuse", probe_fuse},
+      {"kmsg", probe_kmsg},
+      {"kmsg_write", probe_kmsg_write},
+      {"freezer_v1", [] { return probe_freezer(Freezer::Version::v1); }},
+      {"freezer_v2", [] { return probe_freezer(Freezer::Version::v2); }},
+      {"ptrace", probe_ptrace},
+      {"qemu",
+       [] {
+         return probe_program({"qemu-system-x86_64", "--version"});
+       }},
+      {"qemu_img",
+       [] {
+         return probe_program({"qemu-img", "--version"});
+       }},
+      {"nbdkit",
+       [] {
+         return probe_program({"nbdkit", "--version"});
+       }},
+      {"proc_events", probe_proc_events},
+      {"userfaultfd", probe_userfaultfd},
+  };
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string_view> capability_names() {
+  std::vector<std::string_view> names;
+  for (const auto& entry : probes()) names.push_back(entry.first);
+  return names;
+}
+
+const std::string& capability_missing(std::string_view name) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string, std::less<>> known;
+  const std::lock_guard lock(mutex);
+  if (const auto found = known.find(name); found != known.end()) return found->second;
+  std::string reason;
+  if (const auto probe = probes().find(name); probe == probes().end()) {
+    reason = "no such capability";
+  } else {
+    try {
+      reason = probe->second();
+    } catch (const std::system_error& error) {
+      reason = error.what();
+    }
+  }
+  return known.emplace(name, std::move(reason)).first->second;
+}
+
+int capability_option(int argc, char** argv) {
+  const std::string_view option = argc > 1 ? argv[1] : "";
+  if (option == "--capabilities") {
+    for (const auto name : capability_names()) {
+      const std::string& missing = capability_missing(name);
+      std::cout << name << ": " << (missing.empty() ? "available" : missing) << '\n';
+    }
+    return 0;
+  }
+  if (option != "--capability") return -1;
+  if (argc != 3) {
+    std::cerr << "--capability takes one name\n";
+    return 2;
+  }
+  const std::string& missing = capability_missing(argv[2]);
+  if (missing.empty()) return 0;
+  std::cout << missing << '\n';
+  return 1;
+}
+
+}  // namespace vmwhy::test

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// A cgroup of a test's own that can freeze its processes: hierarchy v1's freezer controller, or v2's
+// cgroup.freeze. Thawed and removed when the test ends.
+
+#include <sys/types.h>
+
+#include <string>
+
+namespace vmwhy::test {
+
+class Freezer {
+ public:
+  enum class Version { v1, v2 };
+
+  /// @throws std::system_error, also where the machine has no such hierarchy.
+  explicit Freezer(Version version);
+  Freezer(const Freezer&) = delete;
+  Freezer& operator=(const Freezer&) = delete;
+  ~Freezer();  ///< Thaws, moves what is left to the parent group, removes the group.
+
+  void add(pid_t pid) const;
+  void freeze() const;  ///< Returns when the kernel says that all is frozen.
+  void thaw() const;
+  const std::string& path() const { return path_; }
+
+ private:
+  bool frozen() const;
+
+  Version version_;
+  std::string parent_, path_;
+};
+
+}  // namespace vmwhy::test

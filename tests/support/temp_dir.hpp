@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// A folder of a test's own below $VMWHY_TEST_TMP (default /tmp), removed with all it holds when the test
+// ends.
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace vmwhy::test {
+
+class TempDir {
+ public:
+  TempDir();
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  ~TempDir();
+
+  const std::filesystem::path& path() const { return path_; }
+  std::string operator/(std::string_view name) const { return (path_ / name).string(); }
+
+  /// Writes a file of the folder; returns its path.
+  std::string write(std::string_view name, std::string_view content) const;
+
+  /// A sparse file of `bytes`; returns its path.
+  std::string sparse(std::string_view name, std::uint64_t bytes) const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// The whole file; empty when it cannot be read.
+std::string read_file(const std::filesystem::path& path);
+
+}  // namespace vmwhy::test
