@@ -10,9 +10,13 @@
 
 namespace vmwhy {
 
-/// `text` with control characters, invalid UTF-8 and bidirectional overrides escaped as \xNN or \uNNNN; cut
-/// after `limit` bytes with "…".
+/// `text` with control characters (newlines too), invalid UTF-8 and bidirectional overrides escaped as \xNN
+/// or \uNNNN; cut with "…" where more than `limit` bytes of it would be taken.
 std::string printable(std::string_view text, std::size_t limit = 4096);
+
+/// A serialised JSON text that may go to a terminal: what printable() would escape is written as JSON's
+/// \uNNNN, invalid UTF-8 becomes U+FFFD. Still the same JSON document.
+std::string json_safe(std::string_view json);
 
 /// "1.5 GiB", "512 B", "0 bytes": binary units, at most one decimal.
 std::string human_bytes(std::uint64_t bytes);
@@ -26,7 +30,9 @@ std::string relative_time(std::int64_t ns);
 /// ISO 8601 in UTC with microseconds: "2026-11-23T00:13:27.123456Z".
 std::string iso_time(std::int64_t realtime_ns);
 
+/// The parts between separators; one empty part for an empty text.
 std::vector<std::string_view> split(std::string_view text, char separator);
+/// Without ASCII white space at both ends.
 std::string_view trim(std::string_view text);
 
 }  // namespace vmwhy
