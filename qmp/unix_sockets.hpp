@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// What the kernel tells about Unix sockets: who is connected to whom (sock_diag of this network namespace),
+// and which process holds a socket (links in /proc/PID/fd). Reads nothing that a sick process can block.
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace vmwhy::qmp {
+
+struct UnixSocket {
+  std::uint32_t inode = 0;       ///< 0: not accepted yet.
+  std::uint32_t peer_inode = 0;  ///< 0: no peer, or the peer has not been accepted.
+  bool listening = false;
+  bool connected = false;
+  std::string path;  ///< As bound; an abstract name begins with '@'. Empty: unnamed.
+};
+
+/// All stream sockets of this network namespace; empty if sock_diag is not to be had.
+std::vector<UnixSocket> dump_unix_sockets();
+/// One, by inode.
+std::optional<UnixSocket> find_unix_socket(std::uint32_t inode);
+
+/// Which process holds each of `inodes`, as far as /proc/PID/fd may be read and `budget` suffices. Of several
+/// processes the one with the lowest pid.
+std::map<std::uint32_t, std::uint32_t> find_socket_owners(const std::set<std::uint32_t>& inodes,
+                                                          std::chrono::milliseconds budget,
+                                                          const std::string& proc = "/proc");
+
+/// /proc/PID/comm; "" if there is none.
+std::string comm_of(std::uint32_t pid, const std::string& proc = "/proc");
+/// The state letter of /proc/PID/stat; '\0' if there is none.
+char state_of(std::uint32_t pid, const std::string& proc = "/proc");
+
+/// Sentences on a monitor that does not greet: who else holds it, or what its process does. `fd` is our
+/// connected Unix socket, `path` what it is connected to. Takes some 50 ms at worst, and less than that in
+/// any one second for all callers together. Empty if nothing can be told.
+std::string explain_silence(int fd, std::uint32_t peer_pid, const std::string& path);
+
+}  // namespace vmwhy::qmp
