@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Boot sector: waits DELAY ticks of the BIOS clock (55 ms each), prints 'G' on COM1, does the one thing that ACT names,
+// then idles. The ports are those of QEMU's machine "pc" as SeaBIOS sets it up.
+
+#ifndef DELAY
+#define DELAY 3
+#endif
+#define COM1 0x3f8
+#define PVPANIC 0x505     /* -device pvpanic: bit 0 panicked, bit 1 crash loaded */
+#define PM1A_CNT 0x604    /* ACPI: sleep type in bits 10 to 12, sleep enable in bit 13 */
+#define IB700 0x443       /* -device ib700: starts the timer; low nibble 15 - s/2 */
+#define RESET_CONTROL 0xcf9
+
+        .code16
+        .globl  _start
+_start: cli
+        xor     %ax, %ax
+        mov     %ax, %ds
+        mov     %ax, %ss
+        mov     $0x7c00, %sp
+        sti
+
+        mov     0x46c, %bx              // ticks, counted by the BIOS
+1:      hlt
+        mov     0x46c, %ax
+        sub     %bx, %ax
+        cmp     $DELAY, %ax
+        jb      1b
+        mov     $COM1, %dx
+        mov     $'G', %al
+        out     %al, %dx
+
+#if defined(ACT_panic)
+        mov     $PVPANIC, %dx
+        mov     $1, %al
+        out     %al, %dx
+#elif defined(ACT_crash_loaded)
+        mov     $PVPANIC, %dx
+        mov     $2, %al
+        out     %al, %dx
+#elif defined(ACT_triple_fault)
+        lidt    nowhere                 // no handler for int3, none for the double fault
+        int3
+#elif defined(ACT_shutdown)
+        mov     $PM1A_CNT, %dx
+        mov     $0x2000, %ax            // sleep type 0: S5
+        out     %ax, %dx
+#elif defined(ACT_suspend)
+        mov     $PM1A_CNT, %dx
+        mov     $0x2400, %ax            // sleep type 1: S3
+        out     %ax, %dx
+#elif defined(ACT_watchdog)
+        mov     $IB700, %dx
+        mov     $15, %al                // the shortest; nobody feeds it
+        out     %al, %dx
+#elif defined(ACT_reset)
+        mov     $RESET_CONTROL, %dx
+        mov     $6, %al
+        out     %al, %dx
+#elif defined(ACT_busy)
+2:      jmp     2b
+#elif !defined(ACT_idle)
+#error "no such act"
+#endif
+
+idle:   hlt
+        jmp     idle
+
+nowhere:
+        .word   0
+        .long   0
+
+        .org    510
+        .word   0xaa55
