@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "host/node_file.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <memory>
+#include <optional>
+
+#include "core/text.hpp"
+#include "core/unique_fd.hpp"
+#include "host/proc_file.hpp"
+
+namespace vmwhy::host {
+namespace {
+
+constexpr std::string_view kDeleted = " (deleted)";
+
+std::string read_link(const std::string& path) {
+  std::array<char, 4096> buffer;
+  const ssize_t n = ::readlink(path.c_str(), buffer.data(), buffer.size());
+  return n < 0 ? std::string() : std::string(buffer.data(), static_cast<std::size_t>(n));
+}
+
+std::string base_of(std::uint32_t pid, const std::string& proc) {
+  return pid == 0 ? std::string() : proc + "/" + std::to_string(pid);
+}
+
+std::string absolute(std::uint32_t pid, const std::string& path, const std::string& proc) {
+  if (path.starts_with('/') || pid == 0) return path;
+  std::string_view rest = path;
+  while (rest.starts_with("./")) rest.remove_prefix(2);
+  return read_link(base_of(pid, proc) + "/cwd") + "/" + std::string(rest);
+}
+
+/// Opens `path` as the process sees it: below its root, symbolic links resolved there and never out of it.
+/// Without the right to look through /proc/PID/root the own namespace is all there is.
+UniqueFd open_named(std::uint32_t pid, const std::string& path, int flags, const std::string& proc) {
+  if (pid != 0) {
+    const UniqueFd root(::open((base_of(pid, proc) + "/root").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (root) {
+      open_how how{};
+      how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC);
+      how.resolve = RESOLVE_IN_ROOT;
+      const long fd = ::syscall(SYS_openat2, root.get(), path.c_str(), &how, sizeof(how));
+      if (fd >= 0 || errno != ENOSYS) return UniqueFd(static_cast<int>(fd));
+    }
+  }
+  return UniqueFd(::open(path.c_str(), flags | O_CLOEXEC));
+}
+
+struct Descriptor {
+  std::uint32_t number = 0;
+  bool deleted = false;
+};
+
+/// The descriptor whose link is `path`, living or deleted; by its identity where the path is a symbolic link.
+std::optional<Descriptor> find_descriptor(std::uint32_t pid, const std::string& path, const struct stat* named,
+                                          const std::string& proc) {
+  const std::string folder = base_of(pid, proc) + "/fd";
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), &::closedir);
+  if (!dir) return std::nullopt;
+  std::optional<Descriptor> by_deleted, by_identity;
+  while (const dirent* entry = ::readdir(dir.get())) {
+    const auto number = parse_u64(entry->d_name);
+    if (!number) continue;
+    const Descriptor candidate{static_cast<std::uint32_t>(*number), false};
+    const std::string link = read_link(folder + "/" + entry->d_name);
+    if (link == path) return candidate;
+    if (link == path + std::string(kDeleted)) by_deleted = {candidate.number, true};
+    if (!named || !link.starts_with('/') || by_identity) continue;
+    struct stat fact;
+    if (::stat((folder + "/" + entry->d_name).c_str(), &fact) != 0) continue;
+    if (fact.st_dev == named->st_dev && fact.st_ino == named->st_ino) by_identity = candidate;
+  }
+  return by_deleted ? by_deleted : by_identity;
+}
+
+std::uint64_t identity(const struct stat& s) {
+  return S_ISBLK(s.st_mode) || S_ISCHR(s.st_mode) ? s.st_rdev : s.st_dev;
+}
+
+bool same_thing(const struct stat& a, const struct stat& b) {
+  if ((a.st_mode & S_IFMT) != (b.st_mode & S_IFMT)) return false;
+  // Device nodes may be remade with another inode: what counts is the device they name.
+  if (S_ISBLK(a.st_mode) || S_ISCHR(a.st_mode)) return a.st_rdev == b.st_rdev;
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+void add_device_size(trace::NodeFile& file, const std::string& sys) {
+  const auto device = static_cast<dev_t>(file.rdev);
+  const std::string folder =
+      sys + "/dev/block/" + std::to_string(major(device)) + ":" + std::to_string(minor(device));
+  const auto size = read_small_file(folder + "/size", 64);
+  if (!size) {
+    file.flags |= trace::kNodeSysMissing;
+    return;
+  }
+  file.size_bytes = parse_u64(trim(*size)).value_or(0) * 512;
+}
+
+void add_file_system(NodeFacts& out, const std::string& target) {
+  struct statfs fs;
+  if (::statfs(target.c_str(), &fs) != 0) {
+    out.file.flags |= trace::kNodeStatFailed;
+    out.file.error = errno;
+    return;
+  }
+  const auto block = static_cast<std::uint64_t>(fs.f_frsize > 0 ? fs.f_frsize : fs.f_bsize);
+  out.file.fs_magic = static_cast<std::uint32_t>(fs.f_type);
+  out.file.fs_size_bytes = fs.f_blocks * block;
+  out.file.fs_free_bytes = fs.f_bfree * block;
+  out.file.fs_avail_bytes = fs.f_bavail * block;
+  out.file.fs_files = fs.f_files;
+  out.file.fs_files_free = fs.f_ffree;
+  constexpr auto kReadOnly = 1;  // ST_RDONLY
+  if (fs.f_flags & kReadOnly) out.file.flags |= trace::kNodeReadOnlyFs;
+}
+
+/// Mount points in mountinfo have blanks and backslashes as \040 and the like.
+std::string unescape(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto octal = [&](std::size_t k) { return k < text.size() && text[k] >= '0' && text[k] <= '7'; };
+    if (text[i] == '\\' && octal(i + 1) && octal(i + 2) && octal(i + 3)) {
+      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
+      i += 3;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+Mount search_mount(std::string_view mountinfo, std::string_view path, std::string_view device) {
+  Mount best;
+  for (const std::string_view line : split(mountinfo, '\n')) {
+    const auto dash = line.find(" - ");
+    if (dash == std::string_view::npos) continue;
+    const auto before = split(line.substr(0, dash), ' ');
+    const auto after = split(line.substr(dash + 3), ' ');
+    if (before.size() < 6 || after.size() < 3) continue;
+    if (!device.empty() && before[2] != device) continue;
+    const std::string point = unescape(before[4]);
+    const bool inside = point == "/" || (path.starts_with(point) &&
+                                         (path.size() == point.size() || path[point.size()] == '/'));
+    // Later lines lie over earlier ones at the same point. With the right device any point will do.
+    if (inside ? point.size() < best.point.size() : device.empty() || !best.point.empty()) continue;
+    best.point = point;
+    best.type = after[0];
+    best.source = unescape(after[1]);
+    best.read_only = before[5] == "ro" || before[5].starts_with("ro,") || after[2].starts_with("ro");
+  }
+  return best;
+}
+
+}  // namespace
+
+Mount find_mount(std::string_view mountinfo, std::string_view path) { return search_mount(mountinfo, path, {}); }
+
+Mount find_mount(std::string_view mountinfo, std::string_view path, std::uint32_t major, std::uint32_t minor) {
+  return search_mount(mountinfo, path, std::to_string(major) + ":" + std::to_string(minor));
+}
+
+NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::string& proc, const std::string& sys) {
+  NodeFacts out;
+  trace::NodeFile& file = out.file;
+  const std::string full = absolute(pid, path, proc);
+  struct stat named;
+  const UniqueFd by_path = open_named(pid, full, O_PATH, proc);
+  const bool path_there = by_path && ::fstat(by_path.get(), &named) == 0;
+  const int path_error = path_there ? 0 : errno;
+  const auto descriptor =
+      pid == 0 ? std::nullopt : find_descriptor(pid, full, path_there ? &named : nullptr, proc);
+  std::string target = "/proc/self/fd/" + std::to_string(by_path.get());
+  struct stat fact;
+  if (descriptor) {
+    file.fd = descriptor->number;
+    target = base_of(pid, proc) + "/fd/" + std::to_string(descriptor->number);
+    if (descriptor->deleted) file.flags |= trace::kNodeDeleted;
+  } else {
+    file.flags |= trace::kNodeNoFd;
+  }
+  if (::stat(target.c_str(), &fact) != 0) {
+    file.flags |= trace::kNodeStatFailed;
+    file.error = descriptor ? errno : path_error;
+    if (!path_there) file.flags |= trace::kNodePathMissing;
+    return out;
+  }
+  file.dev = fact.st_dev;
+  file.ino = fact.st_ino;
+  file.mode = fact.st_mode;
+  file.owner_uid = fact.st_uid;
+  file.allocated_bytes = static_cast<std::uint64_t>(fact.st_blocks) * 512;
+  if (S_ISBLK(fact.st_mode) || S_ISCHR(fact.st_mode)) file.rdev = fact.st_rdev;
+  if (fact.st_nlink == 0) file.flags |= trace::kNodeDeleted;
+  if (!path_there) {
+    if (path_error == ENOENT || path_error == ENOTDIR) file.flags |= trace::kNodePathMissing;
+  } else {
+    file.path_rdev = identity(named);
+    if (!same_thing(fact, named)) file.flags |= trace::kNodePathDiffers;
+  }
+  if (S_ISBLK(fact.st_mode)) {
+    add_device_size(file, sys);
+    return out;
+  }
+  file.size_bytes = static_cast<std::uint64_t>(fact.st_size);
+  add_file_system(out, target);
+  const std::string mountinfo = read_or_empty((pid == 0 ? proc + "/self" : base_of(pid, proc)) + "/mountinfo", 4u << 20);
+  Mount mount = find_mount(mountinfo, full, major(fact.st_dev), minor(fact.st_dev));
+  // btrfs and overlayfs show another device number to stat than in mountinfo.
+  if (mount.point.empty()) mount = find_mount(mountinfo, full);
+  out.mount_point = mount.point;
+  out.fs_type = mount.type;
+  out.mount_source = mount.source;
+  if (mount.read_only) file.flags |= trace::kNodeReadOnlyFs;
+  return out;
+}
+
+Tail read_tail(std::uint32_t pid, const std::string& path, std::size_t limit, const std::string& proc) {
+  Tail out;
+  // The process may be gone, and its root with it.
+  const bool alive = pid != 0 && ::access(base_of(pid, proc).c_str(), F_OK) == 0;
+  const UniqueFd fd = open_named(alive ? pid : 0, path, O_RDONLY | O_NOCTTY | O_NONBLOCK, proc);
+  struct stat fact;
+  if (!fd || ::fstat(fd.get(), &fact) != 0) {
+    out.error = errno;
+    return out;
+  }
+  if (!S_ISREG(fact.st_mode)) {
+    out.error = EINVAL;
+    return out;
+  }
+  const auto size = static_cast<std::uint64_t>(fact.st_size);
+  out.offset = size > limit ? size - limit : 0;
+  out.text.resize(static_cast<std::size_t>(size - out.offset));
+  const ssize_t n = ::pread(fd.get(), out.text.data(), out.text.size(), static_cast<off_t>(out.offset));
+  if (n < 0) out.error = errno;
+  out.text.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
+  if (out.offset > 0) {
+    if (const auto newline = out.text.find('\n'); newline != std::string::npos && newline + 1 < out.text.size()) {
+      out.text.erase(0, newline + 1);
+      out.offset += newline + 1;
+    }
+  }
+  return out;
+}
+
+}  // namespace vmwhy::host
