@@ -55,7 +55,8 @@ void read_memory(const CgroupPlace& place, const std::string& mount, trace::Cgro
 
 void take_quota(trace::CgroupState& out, std::uint64_t quota, std::uint64_t period) {
   if (quota == 0 || period == 0) return;
-  const bool tighter = out.quota_us < 0 || quota * out.period_us < static_cast<std::uint64_t>(out.quota_us) * period;
+  const bool tighter =
+      out.quota_us < 0 || quota * out.period_us < static_cast<std::uint64_t>(out.quota_us) * period;
   if (!tighter) return;
   out.quota_us = static_cast<std::int64_t>(quota);
   out.period_us = period;
@@ -67,7 +68,8 @@ void read_cpu(const CgroupPlace& place, const std::string& mount, trace::CgroupS
     // Throttling of a parent group takes the CPU away as well: the sums of all of them.
     const std::string stat = read_or_empty(folder + "/cpu.stat", 4096);
     out.throttled_periods += number_of(stat, "nr_throttled");
-    out.throttled_us += place.cpu_is_v1 ? number_of(stat, "throttled_time") / 1000 : number_of(stat, "throttled_usec");
+    out.throttled_us +=
+        place.cpu_is_v1 ? number_of(stat, "throttled_time") / 1000 : number_of(stat, "throttled_usec");
     if (place.cpu_is_v1) {
       const std::string quota = read_or_empty(folder + "/cpu.cfs_quota_us", 64);
       const std::string period = read_or_empty(folder + "/cpu.cfs_period_us", 64);
@@ -77,7 +79,8 @@ void read_cpu(const CgroupPlace& place, const std::string& mount, trace::CgroupS
       const std::string_view text = trimmed(max);
       const auto space = text.find(' ');
       if (space == std::string_view::npos) return;
-      take_quota(out, parse_u64(text.substr(0, space)).value_or(0), parse_u64(text.substr(space + 1)).value_or(0));
+      take_quota(out, parse_u64(text.substr(0, space)).value_or(0),
+                 parse_u64(text.substr(space + 1)).value_or(0));
     }
   });
 }

@@ -63,7 +63,8 @@ bool pidfd_tells_exit() {
     if (child < 0) return false;
     const auto fd = open_pidfd(static_cast<std::uint32_t>(child));
     int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
     if (!fd) return false;
     const auto told = exit_status_of(fd->get());
     return told && WIFEXITED(*told) && WEXITSTATUS(*told) == 7;
@@ -74,7 +75,11 @@ bool pidfd_tells_exit() {
 class ExitWatch::Impl : public std::enable_shared_from_this<ExitWatch::Impl> {
  public:
   Impl(asio::io_context& io, std::uint32_t pid, UniqueFd pidfd, ProcessConnector* connector, Handler handler)
-      : stat_(pid), stream_(io, pidfd.release()), timer_(io), connector_(connector), handler_(std::move(handler)) {
+      : stat_(pid),
+        stream_(io, pidfd.release()),
+        timer_(io),
+        connector_(connector),
+        handler_(std::move(handler)) {
     if (connector_) connector_->remember(pid);
   }
 
@@ -101,7 +106,8 @@ class ExitWatch::Impl : public std::enable_shared_from_this<ExitWatch::Impl> {
     if (const auto stat = stat_.sample(); stat && stat->state == 'Z' && stat->exit_code != 0)
       return tell(stat->exit_code, "by the zombie's /proc/PID/stat");
     if (connector_)
-      if (const auto status = connector_->status_of(stat_.pid())) return tell(*status, "by the process connector");
+      if (const auto status = connector_->status_of(stat_.pid()))
+        return tell(*status, "by the process connector");
     // Between zombie and reaped the pidfd does not tell yet; exit code 0 and "not permitted" look the same in
     // a zombie's stat.
     if (++tries_ < kTries) return again();
@@ -146,6 +152,8 @@ Result<std::unique_ptr<ExitWatch>> ExitWatch::start(asio::io_context& io, std::u
 }
 
 ExitWatch::ExitWatch(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
-ExitWatch::~ExitWatch() { impl_->stop(); }
+ExitWatch::~ExitWatch() {
+  impl_->stop();
+}
 
 }  // namespace vmwhy::host

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #pragma once
-// How a process that is not our child ended. In order of preference: PIDFD_GET_INFO of its pidfd (Linux 6.15),
-// the zombie's /proc/PID/stat, the netlink process connector. One thread: the io_context's.
+// How a process that is not our child ended. In order of preference: PIDFD_GET_INFO of its pidfd
+// (Linux 6.15), the zombie's /proc/PID/stat, the netlink process connector. One thread: the io_context's.
 
 #include <boost/asio/io_context.hpp>
 #include <cstdint>

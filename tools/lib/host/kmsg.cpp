@@ -2,6 +2,7 @@
 #include "host/kmsg.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -86,7 +87,8 @@ class Kmsg::Impl : public std::enable_shared_from_this<Kmsg::Impl> {
         continue;
       }
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0 && errno == EPIPE) {  // Overwritten before it was read; the next read is the oldest line left.
+      if (n < 0 &&
+          errno == EPIPE) {  // Overwritten before it was read; the next read is the oldest line left.
         overwritten_ = true;
         continue;
       }
@@ -109,7 +111,8 @@ class Kmsg::Impl : public std::enable_shared_from_this<Kmsg::Impl> {
     const std::uint64_t time =
         clock_.to_boottime(line->stamp_us, now.boottime_ns, now.boottime_ns - now.monotonic_ns, live);
     if (overwritten_ && next_ != 0 && line->sequence > next_) {
-      handler_(trace::make_record(now.boottime_ns, 0, trace::Loss{line->sequence - next_, last_ns_, time}, "kmsg"));
+      handler_(trace::make_record(now.boottime_ns, 0, trace::Loss{line->sequence - next_, last_ns_, time},
+                                  "kmsg"));
     }
     overwritten_ = false;
     next_ = line->sequence + 1;
@@ -134,21 +137,22 @@ Result<std::unique_ptr<Kmsg>> Kmsg::open(asio::io_context& io, Handler handler, 
                           errno == ENOENT ? "the kernel log device is missing here (a container?)"
                                           : "reading the kernel log needs CAP_SYSLOG: run as root");
   }
-  std::shared_ptr<Impl> impl;
-  try {
-    impl = std::make_shared<Impl>(io, fd.get(), std::move(handler));
-  } catch (const boost::system::system_error& error) {  // What cannot be waited for, such as a regular file.
-    return Failure{error.code(), path, "it is not a kernel log device"};
-  }
-  fd.release();
+  struct stat fact;
+  if (::fstat(fd.get(), &fact) != 0 || S_ISREG(fact.st_mode))
+    return system_failure(ENOTTY, path, "it is not a kernel log device");
+  auto impl = std::make_shared<Impl>(io, fd.release(), std::move(handler));
   impl->read_backlog();
   impl->wait();
   return std::unique_ptr<Kmsg>(new Kmsg(std::move(impl)));
 }
 
 Kmsg::Kmsg(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Kmsg::~Kmsg() { impl_->stop(); }
+Kmsg::~Kmsg() {
+  impl_->stop();
+}
 
-void Kmsg::drain() { impl_->read_all(true); }
+void Kmsg::drain() {
+  impl_->read_all(true);
+}
 
 }  // namespace vmwhy::host

@@ -24,14 +24,14 @@ struct KmsgLine {
 };
 std::optional<KmsgLine> parse_kmsg(std::string_view record);
 
-/// Turns the log's own stamps into CLOCK_BOOTTIME. The log's clock is not disciplined: after weeks it is seconds
-/// away from CLOCK_MONOTONIC. A line that was waited for arrives at once, so the smallest distance seen between
-/// stamp and arrival is the clocks' distance.
+/// Turns the log's own stamps into CLOCK_BOOTTIME. The log's clock is not disciplined: after weeks it is
+/// seconds away from CLOCK_MONOTONIC. A line that was waited for arrives at once, so the smallest distance
+/// seen between stamp and arrival is the clocks' distance.
 class KmsgClock {
  public:
   /// @param live  Whether the line was waited for, rather than found in the log.
-  std::uint64_t to_boottime(std::uint64_t stamp_us, std::uint64_t arrival_ns, std::uint64_t boot_minus_mono_ns,
-                            bool live);
+  std::uint64_t to_boottime(std::uint64_t stamp_us, std::uint64_t arrival_ns,
+                            std::uint64_t boot_minus_mono_ns, bool live);
 
  private:
   std::optional<std::int64_t> offset_ns_;  ///< CLOCK_MONOTONIC minus the stamp.

@@ -13,7 +13,6 @@
 #include <array>
 #include <cerrno>
 #include <memory>
-#include <optional>
 
 #include "core/text.hpp"
 #include "core/unique_fd.hpp"
@@ -58,30 +57,30 @@ UniqueFd open_named(std::uint32_t pid, const std::string& path, int flags, const
 }
 
 struct Descriptor {
-  std::uint32_t number = 0;
+  int number = -1;  ///< -1: none.
   bool deleted = false;
 };
 
 /// The descriptor whose link is `path`, living or deleted; by its identity where the path is a symbolic link.
-std::optional<Descriptor> find_descriptor(std::uint32_t pid, const std::string& path, const struct stat* named,
-                                          const std::string& proc) {
+Descriptor find_descriptor(std::uint32_t pid, const std::string& path, const struct stat* named,
+                           const std::string& proc) {
   const std::string folder = base_of(pid, proc) + "/fd";
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), &::closedir);
-  if (!dir) return std::nullopt;
-  std::optional<Descriptor> by_deleted, by_identity;
+  if (!dir) return {};
+  Descriptor by_deleted, by_identity;
   while (const dirent* entry = ::readdir(dir.get())) {
     const auto number = parse_u64(entry->d_name);
     if (!number) continue;
-    const Descriptor candidate{static_cast<std::uint32_t>(*number), false};
+    const Descriptor candidate{static_cast<int>(*number), false};
     const std::string link = read_link(folder + "/" + entry->d_name);
     if (link == path) return candidate;
     if (link == path + std::string(kDeleted)) by_deleted = {candidate.number, true};
-    if (!named || !link.starts_with('/') || by_identity) continue;
+    if (!named || !link.starts_with('/') || by_identity.number >= 0) continue;
     struct stat fact;
     if (::stat((folder + "/" + entry->d_name).c_str(), &fact) != 0) continue;
     if (fact.st_dev == named->st_dev && fact.st_ino == named->st_ino) by_identity = candidate;
   }
-  return by_deleted ? by_deleted : by_identity;
+  return by_deleted.number >= 0 ? by_deleted : by_identity;
 }
 
 std::uint64_t identity(const struct stat& s) {
@@ -164,13 +163,17 @@ Mount search_mount(std::string_view mountinfo, std::string_view path, std::strin
 
 }  // namespace
 
-Mount find_mount(std::string_view mountinfo, std::string_view path) { return search_mount(mountinfo, path, {}); }
+Mount find_mount(std::string_view mountinfo, std::string_view path) {
+  return search_mount(mountinfo, path, {});
+}
 
-Mount find_mount(std::string_view mountinfo, std::string_view path, std::uint32_t major, std::uint32_t minor) {
+Mount find_mount(std::string_view mountinfo, std::string_view path, std::uint32_t major,
+                 std::uint32_t minor) {
   return search_mount(mountinfo, path, std::to_string(major) + ":" + std::to_string(minor));
 }
 
-NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::string& proc, const std::string& sys) {
+NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::string& proc,
+                       const std::string& sys) {
   NodeFacts out;
   trace::NodeFile& file = out.file;
   const std::string full = absolute(pid, path, proc);
@@ -178,20 +181,20 @@ NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::st
   const UniqueFd by_path = open_named(pid, full, O_PATH, proc);
   const bool path_there = by_path && ::fstat(by_path.get(), &named) == 0;
   const int path_error = path_there ? 0 : errno;
-  const auto descriptor =
-      pid == 0 ? std::nullopt : find_descriptor(pid, full, path_there ? &named : nullptr, proc);
+  const Descriptor descriptor =
+      pid == 0 ? Descriptor{} : find_descriptor(pid, full, path_there ? &named : nullptr, proc);
   std::string target = "/proc/self/fd/" + std::to_string(by_path.get());
   struct stat fact;
-  if (descriptor) {
-    file.fd = descriptor->number;
-    target = base_of(pid, proc) + "/fd/" + std::to_string(descriptor->number);
-    if (descriptor->deleted) file.flags |= trace::kNodeDeleted;
+  if (descriptor.number >= 0) {
+    file.fd = static_cast<std::uint32_t>(descriptor.number);
+    target = base_of(pid, proc) + "/fd/" + std::to_string(descriptor.number);
+    if (descriptor.deleted) file.flags |= trace::kNodeDeleted;
   } else {
     file.flags |= trace::kNodeNoFd;
   }
   if (::stat(target.c_str(), &fact) != 0) {
     file.flags |= trace::kNodeStatFailed;
-    file.error = descriptor ? errno : path_error;
+    file.error = descriptor.number >= 0 ? errno : path_error;
     if (!path_there) file.flags |= trace::kNodePathMissing;
     return out;
   }
@@ -214,7 +217,8 @@ NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::st
   }
   file.size_bytes = static_cast<std::uint64_t>(fact.st_size);
   add_file_system(out, target);
-  const std::string mountinfo = read_or_empty((pid == 0 ? proc + "/self" : base_of(pid, proc)) + "/mountinfo", 4u << 20);
+  const std::string mountinfo =
+      read_or_empty((pid == 0 ? proc + "/self" : base_of(pid, proc)) + "/mountinfo", 4u << 20);
   Mount mount = find_mount(mountinfo, full, major(fact.st_dev), minor(fact.st_dev));
   // btrfs and overlayfs show another device number to stat than in mountinfo.
   if (mount.point.empty()) mount = find_mount(mountinfo, full);
@@ -246,7 +250,8 @@ Tail read_tail(std::uint32_t pid, const std::string& path, std::size_t limit, co
   if (n < 0) out.error = errno;
   out.text.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
   if (out.offset > 0) {
-    if (const auto newline = out.text.find('\n'); newline != std::string::npos && newline + 1 < out.text.size()) {
+    if (const auto newline = out.text.find('\n');
+        newline != std::string::npos && newline + 1 < out.text.size()) {
       out.text.erase(0, newline + 1);
       out.offset += newline + 1;
     }

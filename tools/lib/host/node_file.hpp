@@ -39,6 +39,7 @@ struct Tail {
   std::string text;
   int error = 0;  ///< errno.
 };
-Tail read_tail(std::uint32_t pid, const std::string& path, std::size_t limit, const std::string& proc = "/proc");
+Tail read_tail(std::uint32_t pid, const std::string& path, std::size_t limit,
+               const std::string& proc = "/proc");
 
 }  // namespace vmwhy::host

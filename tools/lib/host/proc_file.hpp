@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #pragma once
-// Reading the small files of /proc, /sys and cgroups. Only for files that the kernel answers from memory: never
-// for what takes the watched process's mmap lock (cmdline, environ, maps, mem) or touches its storage. Any thread.
+// Reading the small files of /proc, /sys and cgroups. Only for files that the kernel answers from memory:
+// never for what takes the watched process's mmap lock (cmdline, environ, maps, mem) or touches its storage.
+// Any thread.
 
 #include <cstdint>
 #include <optional>

@@ -68,18 +68,19 @@ Result<std::unique_ptr<ProcessConnector>> ProcessConnector::open(asio::io_contex
   address.nl_groups = CN_IDX_PROC;
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
     return system_failure(errno, "process connector", "needs CAP_NET_ADMIN: run as root");
-  struct {
-    nlmsghdr header;
-    cn_msg message;
-    proc_cn_mcast_op op;
-  } __attribute__((packed)) request{};
-  request.header.nlmsg_len = sizeof(request);
-  request.header.nlmsg_type = NLMSG_DONE;
-  request.message.id.idx = CN_IDX_PROC;
-  request.message.id.val = CN_VAL_PROC;
-  request.message.len = sizeof(request.op);
-  request.op = PROC_CN_MCAST_LISTEN;
-  if (::send(fd.get(), &request, sizeof(request), 0) < 0)
+  const proc_cn_mcast_op op = PROC_CN_MCAST_LISTEN;
+  nlmsghdr header{};
+  cn_msg message{};
+  header.nlmsg_len = NLMSG_LENGTH(sizeof(message) + sizeof(op));
+  header.nlmsg_type = NLMSG_DONE;
+  message.id.idx = CN_IDX_PROC;
+  message.id.val = CN_VAL_PROC;
+  message.len = sizeof(op);
+  std::array<char, NLMSG_LENGTH(sizeof(message) + sizeof(op))> request{};
+  std::memcpy(request.data(), &header, sizeof(header));
+  std::memcpy(request.data() + NLMSG_LENGTH(0), &message, sizeof(message));
+  std::memcpy(request.data() + NLMSG_LENGTH(sizeof(message)), &op, sizeof(op));
+  if (::send(fd.get(), request.data(), request.size(), 0) < 0)
     return system_failure(errno, "process connector", "needs CAP_NET_ADMIN: run as root");
   auto impl = std::make_shared<Impl>(io, fd.release());
   impl->wait();
@@ -87,7 +88,9 @@ Result<std::unique_ptr<ProcessConnector>> ProcessConnector::open(asio::io_contex
 }
 
 ProcessConnector::ProcessConnector(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
-ProcessConnector::~ProcessConnector() { impl_->close(); }
+ProcessConnector::~ProcessConnector() {
+  impl_->close();
+}
 
 std::optional<std::int32_t> ProcessConnector::status_of(std::uint32_t pid) {
   impl_->drain();
@@ -95,7 +98,11 @@ std::optional<std::int32_t> ProcessConnector::status_of(std::uint32_t pid) {
   return found == impl_->remembered.end() ? std::nullopt : found->second;
 }
 
-void ProcessConnector::remember(std::uint32_t pid) { impl_->remembered.emplace(pid, std::nullopt); }
-void ProcessConnector::forget(std::uint32_t pid) { impl_->remembered.erase(pid); }
+void ProcessConnector::remember(std::uint32_t pid) {
+  impl_->remembered.emplace(pid, std::nullopt);
+}
+void ProcessConnector::forget(std::uint32_t pid) {
+  impl_->remembered.erase(pid);
+}
 
 }  // namespace vmwhy::host

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The helper process of StorageProbe. It never looks at storage itself: each request has a child of its own.
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -115,7 +116,8 @@ class Helper {
 
   void start(const Request& request) {
     int pair[2];
-    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return answer_unreached(request, 0);
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+      return answer_unreached(request, 0);
     UniqueFd ours(pair[0]), theirs(pair[1]);
     const pid_t pid = ::fork();
     if (pid < 0) return answer_unreached(request, 0);

@@ -6,10 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <boost/asio/post.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <unordered_map>
 
 #include "core/unique_fd.hpp"
@@ -45,8 +46,8 @@ class StorageProbe::Impl {
     wait();
   }
 
-  void request(wire::Kind kind, std::uint32_t pid, const std::string& path, std::chrono::milliseconds deadline,
-               Handler handler) {
+  void request(wire::Kind kind, std::uint32_t pid, const std::string& path,
+               std::chrono::milliseconds deadline, Handler handler) {
     auto request = std::make_unique<wire::Request>();
     *request = {};
     request->id = ++last_id_;
@@ -54,18 +55,12 @@ class StorageProbe::Impl {
     request->pid = pid;
     request->deadline_ms = static_cast<std::uint32_t>(deadline.count());
     const bool fits = path.size() < sizeof(request->path) && path.find('\0') == std::string::npos;
-    if (fits) std::memcpy(request->path, path.data(), path.size());
-    const ssize_t sent =
-        fits && stream_ ? ::send(stream_->native_handle(), request.get(), sizeof(*request), MSG_NOSIGNAL | MSG_DONTWAIT)
-                        : -1;
-    if (sent == static_cast<ssize_t>(sizeof(*request))) {
-      waiting_.emplace(request->id, std::move(handler));
-      return;
+    if (fits && stream_ && !dead_) {
+      std::memcpy(request->path, path.data(), path.size());
+      queue_.push_back({std::move(request), std::move(handler)});
+      return send_queued();
     }
-    auto answer = std::make_shared<wire::Answer>();
-    std::memset(static_cast<void*>(answer.get()), 0, sizeof(*answer));
-    answer->file.flags = trace::kNodeUnreachable;
-    if (io_) asio::post(*io_, [answer, handler = std::move(handler)] { handler(*answer); });
+    if (io_) asio::post(*io_, [handler = std::move(handler)] { handler(unreached()); });
   }
 
   pid_t helper() const { return helper_; }
@@ -77,6 +72,34 @@ class StorageProbe::Impl {
                           if (error || alive.expired()) return;
                           if (receive()) wait();
                         });
+  }
+
+  struct Queued {
+    std::unique_ptr<wire::Request> request;
+    Handler handler;
+  };
+
+  static const wire::Answer& unreached() {
+    static const wire::Answer answer = [] {
+      wire::Answer out;
+      std::memset(static_cast<void*>(&out), 0, sizeof(out));
+      out.file.flags = trace::kNodeUnreachable;
+      return out;
+    }();
+    return answer;
+  }
+
+  /// As many as the sockets' buffers hold in both directions; the rest follows as answers come.
+  void send_queued() {
+    while (!queue_.empty() && waiting_.size() < kInFlight) {
+      const wire::Request& request = *queue_.front().request;
+      const ssize_t sent =
+          ::send(stream_->native_handle(), &request, sizeof(request), MSG_NOSIGNAL | MSG_DONTWAIT);
+      // The helper's death shows on the reading side, which then answers for all that wait.
+      if (sent < 0 && (errno == EAGAIN || errno == EINTR) && !waiting_.empty()) return;
+      waiting_.emplace(request.id, std::move(queue_.front().handler));
+      queue_.pop_front();
+    }
   }
 
   /// False when the helper is gone: everything that waits is told so.
@@ -94,12 +117,15 @@ class StorageProbe::Impl {
       waiting_.erase(found);
       handler(answer);
       if (alive.expired()) return false;
+      send_queued();
     }
+    dead_ = true;
     auto orphans = std::move(waiting_);
+    auto queued = std::move(queue_);
     waiting_.clear();
-    std::memset(static_cast<void*>(&answer), 0, sizeof(answer));
-    answer.file.flags = trace::kNodeUnreachable;
-    for (auto& [id, handler] : orphans) handler(answer);
+    queue_.clear();
+    for (auto& [id, handler] : orphans) handler(unreached());
+    for (auto& entry : queued) entry.handler(unreached());
     return false;
   }
 
@@ -107,7 +133,10 @@ class StorageProbe::Impl {
   pid_t helper_;
   asio::io_context* io_ = nullptr;
   std::shared_ptr<asio::posix::stream_descriptor> stream_;
+  static constexpr std::size_t kInFlight = 16;
+  std::deque<Queued> queue_;
   std::unordered_map<std::uint64_t, Handler> waiting_;
+  bool dead_ = false;
   std::uint64_t last_id_ = 0;
 };
 
@@ -128,34 +157,40 @@ Result<std::unique_ptr<StorageProbe>> StorageProbe::start() {
 StorageProbe::StorageProbe(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 StorageProbe::~StorageProbe() = default;
 
-void StorageProbe::attach(asio::io_context& io) { impl_->attach(io); }
+void StorageProbe::attach(asio::io_context& io) {
+  impl_->attach(io);
+}
 
 void StorageProbe::look(std::uint32_t pid, const std::string& path, std::chrono::milliseconds deadline,
                         std::function<void(const NodeAnswer&)> handler) {
-  impl_->request(wire::Kind::node, pid, path, deadline, [handler = std::move(handler)](const wire::Answer& answer) {
-    NodeAnswer out;
-    out.reached = answer.reached != 0;
-    out.facts.file = answer.file;
-    const std::string_view text(answer.text, answer.text_size);
-    out.facts.mount_point = trace::text_field(text, 0);
-    out.facts.fs_type = trace::text_field(text, 1);
-    out.facts.mount_source = trace::text_field(text, 2);
-    handler(out);
-  });
+  impl_->request(wire::Kind::node, pid, path, deadline,
+                 [handler = std::move(handler)](const wire::Answer& answer) {
+                   NodeAnswer out;
+                   out.reached = answer.reached != 0;
+                   out.facts.file = answer.file;
+                   const std::string_view text(answer.text, answer.text_size);
+                   out.facts.mount_point = trace::text_field(text, 0);
+                   out.facts.fs_type = trace::text_field(text, 1);
+                   out.facts.mount_source = trace::text_field(text, 2);
+                   handler(out);
+                 });
 }
 
 void StorageProbe::tail(std::uint32_t pid, const std::string& path, std::chrono::milliseconds deadline,
                         std::function<void(const TailAnswer&)> handler) {
-  impl_->request(wire::Kind::tail, pid, path, deadline, [handler = std::move(handler)](const wire::Answer& answer) {
-    TailAnswer out;
-    out.reached = answer.reached != 0;
-    out.tail.offset = answer.tail_offset;
-    out.tail.error = answer.tail_error;
-    out.tail.text.assign(answer.text, answer.text_size);
-    handler(out);
-  });
+  impl_->request(wire::Kind::tail, pid, path, deadline,
+                 [handler = std::move(handler)](const wire::Answer& answer) {
+                   TailAnswer out;
+                   out.reached = answer.reached != 0;
+                   out.tail.offset = answer.tail_offset;
+                   out.tail.error = answer.tail_error;
+                   out.tail.text.assign(answer.text, answer.text_size);
+                   handler(out);
+                 });
 }
 
-std::uint32_t StorageProbe::helper_pid() const { return static_cast<std::uint32_t>(impl_->helper()); }
+std::uint32_t StorageProbe::helper_pid() const {
+  return static_cast<std::uint32_t>(impl_->helper());
+}
 
 }  // namespace vmwhy::host

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #pragma once
 // Asks the storage of VMs how it is, without ever waiting for it: a helper process, forked before any thread
-// exists, looks at each file in a child of its own and gives up on a child that does not answer in time. A hung
-// file system holds that child and nobody else. The child is left behind (the kernel does not let it be
+// exists, looks at each file in a child of its own and gives up on a child that does not answer in time. A
+// hung file system holds that child and nobody else. The child is left behind (the kernel does not let it be
 // killed), at most kMaxStuck of them; beyond that the answer is "not reached" at once.
 // One thread: the io_context's.
 

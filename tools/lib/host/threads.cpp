@@ -49,8 +49,8 @@ std::vector<ThreadSample> sample_threads(std::uint32_t pid, const std::string& p
   return out;
 }
 
-trace::OwnedRecord thread_record(std::uint32_t pid, std::uint32_t tid, const Roles& roles, std::uint64_t time_ns,
-                                 std::uint32_t vm, const std::string& proc) {
+trace::OwnedRecord thread_record(std::uint32_t pid, std::uint32_t tid, const Roles& roles,
+                                 std::uint64_t time_ns, std::uint32_t vm, const std::string& proc) {
   const std::string base = task_path(pid, tid, proc);
   trace::ThreadState out{};
   out.pid = pid;

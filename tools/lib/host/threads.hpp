@@ -28,8 +28,8 @@ struct ThreadSample {
 std::vector<ThreadSample> sample_threads(std::uint32_t pid, const std::string& proc = "/proc");
 
 /// Everything of one thread: state, wchan, syscall, kernel stack, times. What cannot be read is left out.
-trace::OwnedRecord thread_record(std::uint32_t pid, std::uint32_t tid, const Roles& roles, std::uint64_t time_ns,
-                                 std::uint32_t vm, const std::string& proc = "/proc");
+trace::OwnedRecord thread_record(std::uint32_t pid, std::uint32_t tid, const Roles& roles,
+                                 std::uint64_t time_ns, std::uint32_t vm, const std::string& proc = "/proc");
 
 /// All threads, at most `limit`: main first, then by tid.
 std::vector<trace::OwnedRecord> thread_records(std::uint32_t pid, const Roles& roles, std::uint64_t time_ns,
