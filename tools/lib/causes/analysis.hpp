@@ -17,7 +17,8 @@ namespace vmwhy::causes {
 struct Change {
   enum class What {
     opened,     ///< Begin collecting evidence.
-    collected,  ///< Its evidence is complete (a `collected` record came): judge and report it.
+    collected,  ///< Its evidence is complete: a `collected` record came whose collection began after the
+                ///< incident had been opened. Judge and report it. May come after `closed`.
     closed,     ///< It ended: judge again, and report what is new.
   };
   What what;

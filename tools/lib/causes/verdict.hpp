@@ -6,7 +6,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "timeline/kind.hpp"
 
 namespace vmwhy::causes {
 
@@ -16,12 +19,7 @@ enum class Confidence {
   proven = 2,   ///< An unbroken chain from the first failing thing to the incident, each link observed.
 };
 
-enum class Kind {
-  pause,  ///< The VM's CPUs do not run, and QEMU says so.
-  stall,  ///< The VM or its QEMU does not get on, and no event says so.
-  exit,   ///< QEMU ended.
-  event,  ///< The VM goes on, but something of note befell it (a crash-loaded guest, a reset loop).
-};
+using Kind = timeline::Kind;
 
 struct Evidence {
   std::uint64_t time_ns = 0;  ///< CLOCK_BOOTTIME.

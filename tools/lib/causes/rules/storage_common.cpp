@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "causes/rules/storage_common.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "core/text.hpp"
+#include "timeline/windows.hpp"
+
+namespace vmwhy::causes {
+
+bool is_block_device(const timeline::NodeFile& file) {
+  return S_ISBLK(file.file.mode);
+}
+
+std::string request_text(const Case& c) {
+  const StorageFacts& s = c.storage;
+  if (s.error == nullptr) return "a request that no event names";
+  std::string text = fmt::format("{} {} node '{}'", s.operation.empty() ? "request" : s.operation,
+                                 s.operation == "read" ? "from" : "to", s.node);
+  if (s.file == nullptr || !s.file_of_node) return text;
+  text += " (" + s.file->path;
+  if (!is_block_device(*s.file) && !s.file->fs_type.empty())
+    text += fmt::format(" on {} {}", s.file->fs_type, s.file->mount);
+  return text + ")";
+}
+
+Finding storage_finding(const Case& c, Confidence confidence) {
+  const StorageFacts& s = c.storage;
+  Finding finding;
+  finding.confidence = confidence;
+  if (s.error != nullptr) {
+    finding.evidence.push_back(qmp_evidence(*s.error));
+    finding.details["node"] = s.node;
+    finding.details["operation"] = s.operation;
+    finding.details["reason"] = s.reason;
+    finding.details["nospace"] = s.nospace;
+    finding.details["errors"] = s.errors;
+  }
+  for (const std::string& driver : s.drivers)
+    if (!driver.empty()) finding.details["driver"] = driver;  // The lowest one known.
+  if (s.file != nullptr) {
+    finding.evidence.push_back(file_evidence(*s.file));
+    finding.details["path"] = s.file->path;
+    if (is_block_device(*s.file)) {
+      finding.details["device"] = fmt::format("{}:{}", major(s.file->file.rdev), minor(s.file->file.rdev));
+      finding.details["device_bytes"] = s.file->file.size_bytes;
+    } else if (!s.file->fs_type.empty()) {
+      finding.details["mount"] = s.file->mount;
+      finding.details["fs_type"] = s.file->fs_type;
+      finding.details["fs_size_bytes"] = s.file->file.fs_size_bytes;
+      finding.details["fs_free_bytes"] = s.file->file.fs_free_bytes;
+      finding.details["fs_avail_bytes"] = s.file->file.fs_avail_bytes;
+      finding.details["fs_files_free"] = s.file->file.fs_files_free;
+    }
+  }
+  return finding;
+}
+
+bool looked_at_the_time(const Case& c) {
+  const timeline::NodeFile* file = c.storage.file;
+  if (file == nullptr || c.incident.began_before_watch) return false;
+  if (c.incident.end_ns && file->time_ns > *c.incident.end_ns) return false;
+  return file->time_ns <= c.begin + 5 * timeline::kSecond;
+}
+
+std::uint64_t free_for_qemu(const Case& c, const timeline::NodeFile& file) {
+  return c.vm.uid && *c.vm.uid == 0 ? file.file.fs_free_bytes : file.file.fs_avail_bytes;
+}
+
+bool file_system_full(const Case& c) {
+  const timeline::NodeFile* file = c.storage.file;
+  if (file == nullptr || is_block_device(*file) || file->file.fs_size_bytes == 0) return false;
+  if (file->file.flags & (trace::kNodeUnreachable | trace::kNodeStatFailed)) return false;
+  return free_for_qemu(c, *file) < kNoRoom;
+}
+
+bool device_dead(const Case& c) {
+  const timeline::NodeFile* file = c.storage.file;
+  if (file == nullptr || !is_block_device(*file) || (file->file.flags & trace::kNodeUnreachable))
+    return false;
+  return file->file.size_bytes == 0 || (file->file.flags & trace::kNodeSysMissing) != 0;
+}
+
+bool device_replaced(const Case& c) {
+  const timeline::NodeFile* file = c.storage.file;
+  if (file == nullptr || !is_block_device(*file) || (file->file.flags & trace::kNodeUnreachable))
+    return false;
+  return (file->file.flags & (trace::kNodePathDiffers | trace::kNodePathMissing | trace::kNodeDeleted)) != 0;
+}
+
+std::vector<const timeline::KernelLine*> device_lines(const Case& c) {
+  std::vector<const timeline::KernelLine*> lines;
+  for (const timeline::KernelLine* line : c.kernel_lines(10 * timeline::kSecond, 2 * timeline::kSecond)) {
+    for (const std::string& device : c.storage.devices) {
+      if (!contains_word(line->text, device)) continue;
+      lines.push_back(line);
+      break;
+    }
+    if (lines.size() >= 16) break;
+  }
+  return lines;
+}
+
+}  // namespace vmwhy::causes

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// What the storage rules share.
+
+#include "causes/rule.hpp"
+
+namespace vmwhy::causes {
+
+/// "write to node 'disk0' (/var/lib/x.qcow2 on tmpfs /mnt)".
+std::string request_text(const Case& c);
+/// A finding with what every storage verdict carries: the error, the file, the node's details.
+Finding storage_finding(const Case& c, Confidence confidence);
+/// Whether the host's look at the file was made while the incident's state still held.
+bool looked_at_the_time(const Case& c);
+bool is_block_device(const timeline::NodeFile& file);
+/// Bytes that QEMU may still take: what root may, where QEMU is root's.
+std::uint64_t free_for_qemu(const Case& c, const timeline::NodeFile& file);
+/// Below this a file system counts as full for an image: less than any request that QEMU sends.
+constexpr std::uint64_t kNoRoom = 64u << 10;
+/// The file system may be out of room for QEMU.
+bool file_system_full(const Case& c);
+/// The device under QEMU's descriptor is dead (no size, or no longer known to the kernel).
+bool device_dead(const Case& c);
+/// The path names another device than QEMU's descriptor.
+bool device_replaced(const Case& c);
+/// Kernel log lines near the error that name one of the incident's devices.
+std::vector<const timeline::KernelLine*> device_lines(const Case& c);
+
+}  // namespace vmwhy::causes

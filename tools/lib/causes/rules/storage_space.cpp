@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Requests that failed for want of space, or seemed to. QEMU says `nospace: true` for ENOSPC whatever made
+// it: a full file system, but also a device that died or was replaced under its descriptor, where the remedy
+// is the opposite. So the descriptor's identity is looked at first, and free space only where a file system
+// is.
+#include <fmt/format.h>
+#include <sys/sysmacros.h>
+
+#include "causes/rules/rules.hpp"
+#include "causes/rules/storage_common.hpp"
+#include "core/text.hpp"
+#include "timeline/windows.hpp"
+
+namespace vmwhy::causes {
+namespace {
+
+bool unreachable(const Case& c) {
+  return c.storage.file != nullptr && (c.storage.file->file.flags & trace::kNodeUnreachable) != 0;
+}
+
+const timeline::KernelLine* space_line(const Case& c) {
+  for (const timeline::KernelLine* line : device_lines(c))
+    if (contains(line->text, "critical space allocation error")) return line;
+  return nullptr;
+}
+
+/// ENOSPC, a file, room on its file system: what remains is a quota, a short write, or room that came back.
+bool space_unexplained(const Case& c) {
+  const timeline::NodeFile* file = c.storage.file;
+  return c.is_storage_error() && c.storage.nospace && file != nullptr && !is_block_device(*file) &&
+         file->file.fs_size_bytes != 0 && !file_system_full(c) && !unreachable(c);
+}
+
+}  // namespace
+
+Opinion judge_storage_full(const Case& c) {
+  if (!c.is_storage_error()) return nothing();
+  const StorageFacts& s = c.storage;
+  if (s.file == nullptr) {
+    if (!s.nospace) return nothing();
+    Finding finding = storage_finding(c, Confidence::likely);
+    finding.summary =
+        fmt::format("{} failed with ENOSPC: its file system or device is full", request_text(c));
+    finding.details["exhausted"] = "unknown";
+    finding.not_proved.push_back({"that there is no space left",
+                                  "the host's side of the node was not seen; a "
+                                  "device that died gives the same error"});
+    finding.remedy.push_back(
+        "look at the node's file: whether its device still has a size, then whether its file "
+        "system is full; only then free space and cont");
+    return found(std::move(finding));
+  }
+  if (unreachable(c)) return nothing();
+  if (is_block_device(*s.file))
+    return against(
+        "storage-full",
+        fmt::format("{} is a block device: QEMU's requests meet no file system there", s.file->path));
+  const bool no_inodes = s.file->file.fs_files != 0 && s.file->file.fs_files_free == 0;
+  if (!file_system_full(c) && !(no_inodes && s.nospace)) {
+    return against("storage-full", fmt::format("{} {} has {} free", s.file->fs_type, s.file->mount,
+                                               human_bytes(free_for_qemu(c, *s.file))));
+  }
+  if (s.error != nullptr && !s.nospace && s.nospace_said)
+    return against("storage-full", "QEMU says that the error was not ENOSPC");
+
+  const bool by_fd = (s.file->file.flags & trace::kNodeNoFd) == 0;
+  const bool chain = s.error != nullptr && s.nospace && s.file_of_node && by_fd && looked_at_the_time(c) &&
+                     file_system_full(c);
+  Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
+  finding.details["exhausted"] = file_system_full(c) ? "blocks" : "inodes";
+  finding.summary = file_system_full(c)
+                        ? fmt::format("{} failed with ENOSPC: {} free there", request_text(c),
+                                      human_bytes(free_for_qemu(c, *s.file)))
+                        : fmt::format("{} failed with ENOSPC: no inodes are left there", request_text(c));
+  if (!by_fd)
+    finding.not_proved.push_back({"that QEMU's own file is there", "no descriptor of it was found"});
+  else if (!s.file_of_node)
+    finding.not_proved.push_back(
+        {"that this is the failing node's file", "QEMU did not say what lies under it"});
+  if (!looked_at_the_time(c))
+    finding.not_proved.push_back({"that it was full when the request failed", "it was looked at later"});
+  if (!file_system_full(c))
+    finding.not_proved.push_back(
+        {"that a missing inode failed it", "a write to an existing file needs none"});
+  if (s.error == nullptr)
+    finding.not_proved.push_back({"which request failed", "no BLOCK_IO_ERROR was seen"});
+  finding.remedy.push_back(
+      fmt::format("free space on {} (or enlarge it), then: {}", s.file->mount, qmp_call(c, "cont")));
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_device_gone(const Case& c) {
+  if (!c.is_storage_error()) return nothing();
+  const StorageFacts& s = c.storage;
+  if (s.file == nullptr || unreachable(c)) return nothing();
+  if (!is_block_device(*s.file)) {
+    if (s.file->file.flags & trace::kNodePathDiffers) return nothing();
+    return against("storage-device-gone",
+                   fmt::format("QEMU's descriptor is a file on {}, no device", s.file->fs_type));
+  }
+  if (!device_dead(c) && !device_replaced(c))
+    return against(
+        "storage-device-gone",
+        fmt::format("{} is there, {} large, and QEMU's descriptor is the device that the path names",
+                    s.file->path, human_bytes(s.file->file.size_bytes)));
+  const bool by_fd = (s.file->file.flags & trace::kNodeNoFd) == 0;
+  const bool chain = s.error != nullptr && s.file_of_node && by_fd && device_dead(c) && looked_at_the_time(c);
+  Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
+  std::string how;
+  if (s.file->file.flags & trace::kNodeSysMissing)
+    how = "the kernel no longer has it";
+  else if (s.file->file.size_bytes == 0)
+    how = "it has size 0 now";
+  else if (s.file->file.flags & trace::kNodePathDiffers)
+    how =
+        fmt::format("the path names {}:{} now", major(s.file->file.path_rdev), minor(s.file->file.path_rdev));
+  else
+    how = "its path is gone";
+  finding.summary = fmt::format(
+      "{} failed{}: the device {}:{} under QEMU's descriptor is dead or was replaced ({})", request_text(c),
+      s.nospace ? " with a false ENOSPC" : "", major(s.file->file.rdev), minor(s.file->file.rdev), how);
+  finding.details["false_enospc"] = s.nospace;
+  finding.details["path_device"] =
+      s.file->file.path_rdev == 0
+          ? std::string("none")
+          : fmt::format("{}:{}", major(s.file->file.path_rdev), minor(s.file->file.path_rdev));
+  for (const timeline::KernelLine* line : device_lines(c)) finding.evidence.push_back(kernel_evidence(*line));
+  if (!by_fd)
+    finding.not_proved.push_back({"that QEMU's own device is dead", "no descriptor of it was found"});
+  if (!device_dead(c))
+    finding.not_proved.push_back(
+        {"that the old device refused the request", "it is still there; the block layer was not watched"});
+  if (!looked_at_the_time(c))
+    finding.not_proved.push_back({"that it was gone when the request failed", "it was looked at later"});
+  finding.remedy.push_back(
+      "bring the device back, then stop and start the VM (power cycle, or detach and attach "
+      "the disk): QEMU's descriptor never heals, and cont fails again");
+  finding.remedy.emplace_back("do not look for space to free: this is not a full disk");
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_quota(const Case& c) {
+  if (!c.is_storage_error()) return nothing();
+  const StorageFacts& s = c.storage;
+  const bool said = contains(s.reason, "quota exceeded");
+  if (!said && !space_unexplained(c)) return nothing();
+  if (!said && s.file->fs_type.rfind("fuse", 0) == 0) return nothing();
+  Finding finding = storage_finding(c, Confidence::likely);
+  finding.details["errno"] = said ? "EDQUOT" : "ENOSPC";
+  finding.summary =
+      said ? fmt::format("{} failed with EDQUOT: a quota is used up", request_text(c))
+           : fmt::format("{} failed with ENOSPC although {} is free there: a project quota does that",
+                         request_text(c), human_bytes(free_for_qemu(c, *s.file)));
+  finding.not_proved.push_back({"which quota is at its limit", "quotas were not read"});
+  if (!said) {
+    finding.not_proved.push_back({"that it was a quota",
+                                  "space that came back since, or a short write that QEMU "
+                                  "turns into ENOSPC, look the same without probes"});
+  }
+  finding.remedy.push_back(
+      "look at the quotas of the image's owner and project (repquota, xfs_quota), raise or free, "
+      "then: " +
+      qmp_call(c, "cont"));
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_thin_full(const Case& c) {
+  if (!c.is_storage_error()) return nothing();
+  const StorageFacts& s = c.storage;
+  const timeline::KernelLine* line = space_line(c);
+  const bool device = s.file != nullptr && is_block_device(*s.file) && !device_dead(c) && !device_replaced(c);
+  if (line == nullptr && !(device && s.nospace)) {
+    if (s.nospace && s.file != nullptr && !is_block_device(*s.file) && file_system_full(c))
+      return against("storage-thin-full", "the file system itself has no room, and no device said so");
+    return nothing();
+  }
+  const bool chain = line != nullptr && device && s.nospace && s.file_of_node && s.error != nullptr;
+  Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
+  finding.summary = fmt::format(
+      "{} failed: what backs the device {} has no space (thin pool, or the file of a loop "
+      "device)",
+      request_text(c), s.devices.empty() ? "under it" : s.devices.front());
+  if (!s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
+  if (line != nullptr)
+    finding.evidence.push_back(kernel_evidence(*line));
+  else
+    finding.not_proved.push_back({"that the device had no space", "the kernel log has no such line"});
+  if (!s.nospace)
+    finding.not_proved.push_back(
+        {"that this request met it", "through the page cache the error comes back as EIO"});
+  finding.remedy.push_back(
+      "enlarge or free what backs the device (thin pool: lvs; loop: the file's file system), "
+      "then: " +
+      qmp_call(c, "cont"));
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_short_write(const Case& c) {
+  if (!space_unexplained(c)) return nothing();
+  if (c.storage.file->fs_type.rfind("fuse", 0) != 0) return nothing();
+  Finding finding = storage_finding(c, Confidence::likely);
+  finding.summary = fmt::format("{} was written in part only, and QEMU calls that ENOSPC: {} is free there",
+                                request_text(c), human_bytes(free_for_qemu(c, *c.storage.file)));
+  finding.not_proved.push_back({"that the kernel returned a short write",
+                                "the syscall's result was not seen; a full "
+                                "store behind the server looks the same"});
+  finding.remedy.push_back("look at the file system's server and what it stores to, then: " +
+                           qmp_call(c, "cont"));
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_beyond_end(const Case& c) {
+  if (!c.is_storage_error()) return nothing();
+  const StorageFacts& s = c.storage;
+  if (s.file == nullptr || !is_block_device(*s.file) || device_dead(c)) return nothing();
+  const timeline::BlockBackends* stats = nullptr;
+  for (const timeline::BlockBackends& backends : c.vm.backends)
+    if (!backends.highest_write.empty() && backends.time_ns >= c.begin &&
+        backends.time_ns <= c.until + timeline::kSecond)
+      stats = &backends;
+  if (stats == nullptr) return nothing();
+  const std::uint64_t size = s.file->file.size_bytes;
+  // The lowest node's offsets are the device's own.
+  for (auto node = s.chain.rbegin(); node != s.chain.rend(); ++node) {
+    auto at = stats->highest_write.find(*node);
+    if (at == stats->highest_write.end() || at->second == 0) continue;
+    constexpr std::uint64_t kNear = 2u << 20;
+    if (at->second + kNear < size)
+      return against("storage-beyond-end",
+                     fmt::format("the highest byte written is {} below the device's end",
+                                 human_bytes(size - at->second)));
+    Finding finding = storage_finding(c, Confidence::likely);
+    finding.summary = fmt::format("{} failed at the end of the device: the image has grown to {} of {}",
+                                  request_text(c), human_bytes(at->second), human_bytes(size));
+    finding.details["highest_write_bytes"] = at->second;
+    finding.evidence.push_back(
+        {stats->time_ns, "qmp",
+         fmt::format("query-blockstats: node '{}' was written up to byte {}", *node, at->second)});
+    finding.not_proved.push_back({"the failing request's offset", "QMP does not tell it"});
+    finding.remedy.push_back("extend the device under the image, then: " + qmp_call(c, "cont"));
+    return found(std::move(finding));
+  }
+  return nothing();
+}
+
+}  // namespace vmwhy::causes

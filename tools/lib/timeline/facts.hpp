@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// What records say, decoded: small values with a time, one struct per sort of fact. Whatever stands here came
+// from a QEMU, a guest or a stranger's file: it is data, bounded in size, and nothing is to be assumed of it.
+
+#include <boost/json/object.hpp>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "trace/records.hpp"
+
+namespace vmwhy::timeline {
+
+/// A QMP event. `time_ns` is when QEMU made it, by its own stamp, where that could be converted; else when it
+/// came.
+struct QmpEvent {
+  std::uint64_t time_ns = 0;
+  std::uint64_t arrival_ns = 0;
+  std::int64_t wall_us = -1;
+  bool stamped = false;  ///< time_ns is QEMU's own time.
+  std::uint32_t link = 0;
+  std::string name;
+  boost::json::object data;
+};
+
+/// A reply to query-status. time_ns is its arrival.
+struct Status {
+  std::uint64_t time_ns = 0;
+  std::uint64_t sent_ns = 0;
+  bool running = false;
+  std::string state;
+};
+
+/// A reply to query-migrate.
+struct Migration {
+  std::uint64_t time_ns = 0;
+  std::string status;  ///< Empty: no migration.
+  std::string error;
+  std::int64_t throttle_percentage = 0;  ///< Auto-converge's; 0: none.
+  std::int64_t dirty_limit_us = 0;       ///< dirty-limit-throttle-time-per-round.
+};
+
+struct Job {
+  std::string id, type, status, error;
+};
+/// A reply to query-jobs.
+struct Jobs {
+  std::uint64_t time_ns = 0;
+  std::vector<Job> jobs;
+};
+
+/// One node of query-named-block-nodes.
+struct BlockNode {
+  std::string name, driver, filename;
+  std::vector<std::string> children;  ///< Node names of its file, backing …; empty where QEMU does not say.
+};
+struct BlockGraph {
+  std::uint64_t time_ns = 0;
+  std::map<std::string, BlockNode> nodes;
+};
+
+/// query-block and query-blockstats, as far as rules read them. io-status is left out on purpose: with
+/// -blockdev it is sticky, and may name an error that was over long ago.
+struct BlockBackends {
+  std::uint64_t time_ns = 0;
+  std::map<std::string, std::uint64_t> highest_write;   ///< By node: wr_highest_offset.
+  std::map<std::string, std::uint64_t> throttled_iops;  ///< By node: iops or bps limits that are set.
+};
+
+/// A command that our side sent and that is no query.
+struct Command {
+  std::uint64_t time_ns = 0;
+  std::string name;
+  std::uint32_t link = 0;
+};
+
+struct LinkChange {
+  std::uint64_t time_ns = 0;
+  std::uint64_t waited_ns = 0;
+  trace::QmpLinkState state{};
+  std::int32_t error = 0;
+  std::uint32_t link = 0;
+  std::string address, detail;
+};
+
+struct Withheld {
+  std::uint64_t time_ns = 0;
+  std::string command, reason;
+};
+
+struct Process {
+  std::uint64_t time_ns = 0;
+  trace::ProcessState state{};
+  std::string comm, tracer;
+};
+
+struct Thread {
+  std::uint64_t time_ns = 0;
+  trace::ThreadState state{};
+  std::string comm, wchan, stack;
+};
+
+struct NodeFile {
+  std::uint64_t time_ns = 0;
+  trace::NodeFile file{};
+  std::string node, path, mount, fs_type, source;
+};
+
+struct Pressure {
+  std::uint64_t time_ns = 0;
+  trace::Pressure pressure{};
+  std::string whose;
+};
+
+struct Cgroup {
+  std::uint64_t time_ns = 0;
+  trace::CgroupState state{};
+  std::string path;
+};
+
+struct KernelLine {
+  std::uint64_t time_ns = 0;
+  std::uint32_t priority = 0;
+  std::string text;
+};
+
+struct Log {
+  std::uint64_t time_ns = 0;
+  std::string path, text;
+};
+
+struct End {
+  std::uint64_t time_ns = 0;
+  trace::EndHow how{};
+  std::int32_t status = 0;
+  bool core_dumped = false;
+  std::string learned;
+};
+
+struct SensorState {
+  std::uint64_t time_ns = 0;
+  trace::SensorState state{};
+  std::int32_t error = 0;
+  std::string name, detail, remedy;
+};
+
+struct Lost {
+  std::uint64_t time_ns = 0;  ///< first_ns.
+  std::uint64_t last_ns = 0;
+  std::uint64_t count = 0;
+  std::string source;
+};
+
+struct Monitor {
+  std::string address;
+  bool held = false;
+  std::uint32_t held_by_pid = 0;
+  std::string held_by_comm;
+};
+
+/// A stretch of time in which QEMU's run state was known and the same.
+struct StateSpan {
+  std::uint64_t time_ns = 0;  ///< Its begin.
+  std::uint64_t end_ns = 0;   ///< 0: it goes on.
+  std::string state;
+};
+
+}  // namespace vmwhy::timeline

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "timeline/host_track.hpp"
+
+#include <boost/json/array.hpp>
+#include <cstring>
+
+#include "timeline/json_read.hpp"
+
+namespace vmwhy::timeline {
+namespace {
+
+namespace json = boost::json;
+
+std::string field(const trace::RecordView& record, std::size_t n, std::size_t limit = 4096) {
+  return std::string(trace::text_field(record.text, n).substr(0, limit));
+}
+
+template <class Array>
+std::string padded(const Array& bytes) {
+  return std::string(bytes, strnlen(bytes, sizeof(bytes)));
+}
+
+}  // namespace
+
+void add_vm_seen(VmTracks& vm, const trace::RecordView& record) {
+  const auto seen = record.as<trace::VmSeen>();
+  vm.pid = seen.pid;
+  vm.start_ns = seen.start_ns;
+  const json::value parsed = parse_json(record.text);
+  const json::object* object = parsed.if_object();
+  if (object == nullptr) return;
+  vm.name = text_of(*object, "name", 256);
+  vm.uuid = text_of(*object, "uuid", 64);
+  vm.accelerator = text_of(*object, "accelerator", 32);
+  vm.owner = text_of(*object, "owner", 32);
+  vm.log_file = text_of(*object, "log_file", 4096);
+  const std::int64_t uid = int_of(*object, "uid", -1);
+  if (uid >= 0 && uid <= UINT32_MAX) vm.uid = static_cast<std::uint32_t>(uid);
+  vm.monitors.clear();
+  if (const json::array* monitors = array_of(*object, "monitors")) {
+    for (const json::value& entry : *monitors) {
+      const json::object* monitor = entry.if_object();
+      if (monitor == nullptr || vm.monitors.size() >= kMaxLinks) continue;
+      vm.monitors.push_back({text_of(*monitor, "address", 512), bool_of(*monitor, "held"),
+                             static_cast<std::uint32_t>(int_of(*monitor, "held_by_pid")),
+                             text_of(*monitor, "held_by_comm", 64)});
+    }
+  }
+  vm.disks.clear();
+  if (const json::array* disks = array_of(*object, "disks")) {
+    for (const json::value& entry : *disks) {
+      const json::object* disk = entry.if_object();
+      if (disk == nullptr || vm.disks.size() >= 1024) continue;
+      vm.disks.insert_or_assign(text_of(*disk, "node", 128), text_of(*disk, "path", 4096));
+    }
+  }
+}
+
+void add_vm_end(VmTracks& vm, const trace::RecordView& record) {
+  const auto end = record.as<trace::VmEnd>();
+  vm.ended = End{record.header.time_ns, static_cast<trace::EndHow>(end.how), end.status, end.core_dumped != 0,
+                 field(record, 0, 256)};
+}
+
+const Process& add_process(VmTracks& vm, const trace::RecordView& record) {
+  Process process;
+  process.time_ns = record.header.time_ns;
+  process.state = record.as<trace::ProcessState>();
+  process.comm = field(record, 0, 64);
+  process.tracer = padded(process.state.tracer_comm);
+  return vm.processes.add(std::move(process));
+}
+
+const Thread& add_thread(VmTracks& vm, const trace::RecordView& record) {
+  Thread thread;
+  thread.time_ns = record.header.time_ns;
+  thread.state = record.as<trace::ThreadState>();
+  thread.comm = field(record, 0, 64);
+  thread.wchan = field(record, 1, 64);
+  thread.stack = field(record, 2, 4096);
+  return vm.threads.add(std::move(thread));
+}
+
+void add_node_file(VmTracks& vm, const trace::RecordView& record) {
+  NodeFile file;
+  file.time_ns = record.header.time_ns;
+  file.file = record.as<trace::NodeFile>();
+  file.node = field(record, 0, 128);
+  file.path = field(record, 1);
+  file.mount = field(record, 2);
+  file.fs_type = field(record, 3, 64);
+  file.source = field(record, 4);
+  vm.files.add(std::move(file));
+}
+
+const Cgroup& add_cgroup(VmTracks& vm, const trace::RecordView& record) {
+  return vm.cgroups.add({record.header.time_ns, record.as<trace::CgroupState>(), field(record, 0)});
+}
+
+void add_log_tail(VmTracks& vm, const trace::RecordView& record) {
+  constexpr std::size_t kLimit = 64u << 10;
+  Log log;
+  log.time_ns = record.header.time_ns;
+  log.path = field(record, 0);
+  std::string_view text = trace::text_field(record.text, 1);
+  if (text.size() > kLimit) text.remove_prefix(text.size() - kLimit);
+  log.text = text;
+  vm.logs.add(std::move(log));
+}
+
+void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record) {
+  list.add({record.header.time_ns, record.as<trace::Pressure>(), field(record, 0)});
+}
+
+void add_kernel_line(HostTracks& host, const trace::RecordView& record) {
+  host.kernel.add({record.header.time_ns, record.as<trace::KernelLog>().priority,
+                   std::string(record.text.substr(0, 512))});
+}
+
+void add_sensor(HostTracks& host, const trace::RecordView& record) {
+  const auto sensor = record.as<trace::Sensor>();
+  SensorState state;
+  state.time_ns = record.header.time_ns;
+  state.state = static_cast<trace::SensorState>(sensor.state);
+  state.error = sensor.error;
+  state.name = field(record, 0, 32);
+  state.detail = field(record, 1, 512);
+  state.remedy = field(record, 2, 512);
+  if (host.sensors.size() < 64 || host.sensors.count(state.name) > 0)
+    host.sensors.insert_or_assign(state.name, state);
+}
+
+void add_loss(HostTracks& host, const trace::RecordView& record) {
+  const auto loss = record.as<trace::Loss>();
+  host.lost_records += loss.lost;
+  host.lost.add({loss.first_ns != 0 ? loss.first_ns : record.header.time_ns,
+                 loss.last_ns != 0 ? loss.last_ns : record.header.time_ns, loss.lost, field(record, 0, 64)});
+}
+
+}  // namespace vmwhy::timeline

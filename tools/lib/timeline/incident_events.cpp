@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Incidents that QMP events make without a pause.
+#include <algorithm>
+
+#include "timeline/incidents.hpp"
+#include "timeline/json_read.hpp"
+#include "timeline/windows.hpp"
+
+namespace vmwhy::timeline {
+
+void Incidents::fold(std::uint32_t vm, Topic topic, const QmpEvent& event, std::uint64_t now_ns) {
+  Incident* same = open_of(vm, topic);
+  if (same != nullptr && same->trigger == event.name) {
+    ++same->count;
+    same->last_ns = std::max(same->last_ns, event.time_ns);
+    return;
+  }
+  if (same != nullptr) close(*same, same->last_ns, "", true);
+  open(vm, topic, Kind::event, event.name, event.time_ns, now_ns);
+  ticking_.insert(vm);
+}
+
+void Incidents::on_guest_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
+  const std::string action = text_of(event.data, "action", 32);
+  if (event.name == "BLOCK_IO_ERROR") {
+    // With action stop, a STOP follows, or was there before.
+    if (action == "report" || action == "ignore") fold(vm.id, Topic::io_reported, event, now_ns);
+  } else if (event.name == "GUEST_PANICKED") {
+    if (action == "run") fold(vm.id, Topic::guest_event, event, now_ns);
+  } else if (event.name == "GUEST_CRASHLOADED") {
+    if (action != "pause" && action != "poweroff") fold(vm.id, Topic::guest_event, event, now_ns);
+  } else if (event.name == "WATCHDOG") {
+    if (action != "pause" && action != "poweroff") fold(vm.id, Topic::guest_event, event, now_ns);
+  } else if (event.name == "MEMORY_FAILURE") {
+    fold(vm.id, Topic::memory_failure, event, now_ns);
+  }
+}
+
+void Incidents::on_reset(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
+  State& state = states_[vm.id];
+  const std::uint64_t time = event.time_ns;
+  const bool same = state.last_reset_ns != 0 && time < state.last_reset_ns + kResetGroup;
+  state.last_reset_ns = std::max(state.last_reset_ns, time);
+  if (same || !bool_of(event.data, "guest")) return;
+  const QmpEvent* wakeup = vm.last_event("WAKEUP", time - std::min(time, kResetGroup), time);
+  if (wakeup != nullptr) return;  // Firmware, on its way out of S3.
+  if (Incident* loop = open_of(vm.id, Topic::reset_loop)) {
+    ++loop->count;
+    loop->last_ns = std::max(loop->last_ns, time);
+    return;
+  }
+  state.resets.push_back(time);
+  while (!state.resets.empty() && state.resets.front() + kResetLoopWindow < time) state.resets.pop_front();
+  if (state.resets.size() < kResetLoopCount) return;
+  Incident& loop = open(vm.id, Topic::reset_loop, Kind::event, "RESET", state.resets.front(), now_ns);
+  loop.count = state.resets.size();
+  loop.last_ns = time;
+  state.resets.clear();
+  ticking_.insert(vm.id);
+}
+
+void Incidents::open_postcopy(std::uint32_t vm, std::string trigger, std::uint64_t begin_ns,
+                              std::uint64_t now_ns) {
+  if (open_of(vm, Topic::postcopy) != nullptr) return;
+  open(vm, Topic::postcopy, Kind::stall, std::move(trigger), begin_ns, now_ns);
+}
+
+void Incidents::on_migration_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
+  const std::string status = text_of(event.data, "status", 32);
+  if (status == "postcopy-paused") {
+    open_postcopy(vm.id, "MIGRATION", event.time_ns, now_ns);
+  } else if (status == "postcopy-active" || status == "completed" || status == "failed" ||
+             status == "cancelled") {
+    Incident* paused = open_of(vm.id, Topic::postcopy);
+    if (paused != nullptr && event.time_ns >= paused->begin_ns)
+      close(*paused, event.time_ns, "MIGRATION " + status);
+  }
+  if (status == "failed" && open_of(vm.id, Topic::pause) == nullptr)
+    fold(vm.id, Topic::migration_failed, event, now_ns);
+}
+
+}  // namespace vmwhy::timeline

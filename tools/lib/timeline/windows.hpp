@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// The windows of time that incidents go by, in nanoseconds.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vmwhy::timeline {
+
+constexpr std::uint64_t kSecond = 1'000'000'000;
+
+/// How far before an incident a fact may lie and still belong to it.
+constexpr std::uint64_t kLookBack = 10 * kSecond;
+
+/// A pause loop: so many pauses by I/O errors within this window; it is over after so long without one.
+constexpr std::size_t kPauseLoopCount = 3;
+constexpr std::uint64_t kPauseLoopWindow = 30 * kSecond;
+constexpr std::uint64_t kPauseLoopQuiet = 10 * kSecond;
+
+/// A reset loop. Firmware resets devices once or twice more within some 80 ms of each reset: RESET events
+/// closer than kResetGroup are one reset.
+constexpr std::size_t kResetLoopCount = 3;
+constexpr std::uint64_t kResetLoopWindow = 60 * kSecond;
+constexpr std::uint64_t kResetLoopQuiet = 30 * kSecond;
+constexpr std::uint64_t kResetGroup = 250'000'000;
+
+/// Repeated events of one sort are one incident until none came for this long.
+constexpr std::uint64_t kEventQuiet = 10 * kSecond;
+
+/// Two samples of a thread in D must lie this far apart to show that it hangs; and it counts as moving again
+/// when no sample has shown it hanging for kHungForgotten.
+constexpr std::uint64_t kHungApart = 500'000'000;
+constexpr std::uint64_t kHungForgotten = 5 * kSecond;
+
+/// A monitor that closed belongs to a QEMU that ends, if the process is gone within this time.
+constexpr std::uint64_t kEndGrace = 2 * kSecond;
+
+/// Facts that come this long after an incident's end may still belong to it (rate-limited events).
+constexpr std::uint64_t kSettle = 3 * kSecond;
+/// An incident whose evidence is not collected is waited for this long.
+constexpr std::uint64_t kCollectionLimit = 60 * kSecond;
+
+/// Facts older than this belong to no incident that may still open.
+constexpr std::uint64_t kHorizon = 90 * kSecond;
+
+constexpr const char* kEndedByStatus = "query-status said running";
+
+}  // namespace vmwhy::timeline
