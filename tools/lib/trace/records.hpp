@@ -284,7 +284,7 @@ static_assert(sizeof(KernelLog) == 16);
 /// The end of the file that QEMU's stderr goes to. Text: path NUL the last lines.
 struct LogTail {
   static constexpr RecordType kType = RecordType::log_tail;
-  std::uint64_t offset;     ///< Where the text begins in the file.
+  std::uint64_t offset;  ///< Where the text begins in the file.
   std::uint32_t pid;
   std::uint32_t reserved;
 };

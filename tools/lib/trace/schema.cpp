@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "trace/schema.hpp"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <string>
+
+namespace vmwhy::trace {
+namespace {
+
+// Offset and width come from the struct itself, so that they cannot be wrong here.
+#define FIELD(field, kind, unit, meaning)                                   \
+  FieldInfo {                                                               \
+#field, static_cast < std::uint16_t>(offsetof(S, field)),               \
+        static_cast < std::uint16_t>(sizeof(S::field)), kind, unit, meaning \
+  }
+
+template <class T>
+struct Fields;
+
+#define FIELDS(Struct, ...)                               \
+  template <>                                             \
+  struct Fields<Struct> {                                 \
+    using S = Struct;                                     \
+    static constexpr FieldInfo kFields[] = {__VA_ARGS__}; \
+  };
+
+FIELDS(ClockSnapshot,                                                             //
+       FIELD(boottime_ns, 'u', "ns", "CLOCK_BOOTTIME"),                           //
+       FIELD(monotonic_ns, 'u', "ns", "CLOCK_MONOTONIC"),                         //
+       FIELD(realtime_ns, 'i', "ns", "CLOCK_REALTIME, since the epoch"),          //
+       FIELD(width_ns, 'u', "ns", "how long the reading took: its uncertainty"),  //
+       FIELD(reason, 'u', "", "0 start, 1 tick, 2 step of REALTIME, 3 end"))
+
+FIELDS(Loss,                                                                         //
+       FIELD(lost, 'u', "records", "records that were lost"),                        //
+       FIELD(first_ns, 'u', "ns", "beginning of the time in which they were lost"),  //
+       FIELD(last_ns, 'u', "ns", "end of that time"))
+
+FIELDS(Sensor,                                                     //
+       FIELD(state, 'u', "", "0 off, 1 on, 2 failed, 3 partial"),  //
+       FIELD(error, 'i', "", "errno, or 0"))
+
+FIELDS(Watch,                                    //
+       FIELD(event, 'u', "", "1 begin, 2 end"),  //
+       FIELD(reserved, 'u', "", "0"))
+
+FIELDS(VmSeen,                                           //
+       FIELD(pid, 'u', "", "process id; 0: not known"),  //
+       FIELD(reserved, 'u', "", "0"),                    //
+       FIELD(start_ns, 'u', "ns", "when the process started; 0: not known"))
+
+FIELDS(VmEnd,                                                             //
+       FIELD(pid, 'u', "", "process id"),                                 //
+       FIELD(how, 'u', "", "0 unknown, 1 exited, 2 killed by a signal"),  //
+       FIELD(status, 'i', "", "exit status, or signal number"),           //
+       FIELD(core_dumped, 'u', "", "1: a core was dumped"))
+
+FIELDS(QmpMessage,                                                                               //
+       FIELD(sent_ns, 'u', "ns", "replies: when the command had been sent; otherwise 0"),        //
+       FIELD(wall_us, 'i', "us", "events: QEMU's own CLOCK_REALTIME stamp; -1: none"),           //
+       FIELD(kind, 'u', "", "1 greeting, 2 event, 3 command, 4 return, 5 error, 6 unparsable"),  //
+       FIELD(link, 'u', "", "which of the VM's monitors, from 0"),                               //
+       FIELD(cut_bytes, 'u', "bytes", "bytes of a long message that are not in the text"),       //
+       FIELD(reserved, 'u', "", "0"))
+
+FIELDS(QmpLink,                                             //
+       FIELD(waited_ns, 'u', "ns", "how long was waited"),  //
+       FIELD(state, 'u', "",
+             "1 ready, 2 refused, 3 connect timeout, 4 greeting missing, 5 negotiation timeout, "
+             "6 reply overdue, 7 reply late, 8 closed, 9 not QMP"),  //
+       FIELD(error, 'i', "", "errno, or 0"),                         //
+       FIELD(link, 'u', "", "which of the VM's monitors, from 0"),   //
+       FIELD(reserved, 'u', "", "0"))
+
+FIELDS(QmpWithheld,                                                 //
+       FIELD(link, 'u', "", "which of the VM's monitors, from 0"),  //
+       FIELD(reserved, 'u', "", "0"))
+
+FIELDS(ProcessState,                                                                //
+       FIELD(pid, 'u', "", "process id"),                                           //
+       FIELD(state, 'c', "", "letter of /proc/PID/stat; 0: the process is gone"),   //
+       FIELD(tracer_pid, 'u', "", "who traces it; 0: nobody"),                      //
+       FIELD(threads, 'u', "", "number of threads"),                                //
+       FIELD(pending, 'u', "", "SigPnd of the main thread, bit N-1 for signal N"),  //
+       FIELD(shared_pending, 'u', "", "ShdPnd, bit N-1 for signal N"),              //
+       FIELD(rss_bytes, 'u', "bytes", "resident set"),                              //
+       FIELD(cpu_ns, 'u', "ns", "user and system time of all threads"),             //
+       FIELD(tracer_comm, 's', "", "the tracer's command name"))
+
+FIELDS(ThreadState,                                                                           //
+       FIELD(pid, 'u', "", "process id"),                                                     //
+       FIELD(tid, 'u', "", "thread id"),                                                      //
+       FIELD(state, 'c', "", "letter of /proc/PID/task/TID/stat"),                            //
+       FIELD(role, 'u', "", "0 other, 1 main, 2 vCPU, 3 iothread"),                           //
+       FIELD(vcpu, 'i', "", "vCPU: its index; otherwise -1"),                                 //
+       FIELD(syscall, 'i', "", "system call number; -1: none or running; -2: not readable"),  //
+       FIELD(cpu_ns, 'u', "ns", "user and system time"),                                      //
+       FIELD(run_delay_ns, 'u', "ns", "time it was runnable but did not run"),                //
+       FIELD(switches, 'u', "", "voluntary and involuntary context switches"))
+
+FIELDS(NodeFile,                                                                                 //
+       FIELD(dev, 'u', "", "st_dev of QEMU's descriptor"),                                       //
+       FIELD(ino, 'u', "", "st_ino"),                                                            //
+       FIELD(rdev, 'u', "", "st_rdev of a device, else 0"),                                      //
+       FIELD(path_rdev, 'u', "", "st_rdev, or st_dev of a file, of what the path names now"),    //
+       FIELD(size_bytes, 'u', "bytes", "size of the file, or of the device by /sys/dev/block"),  //
+       FIELD(allocated_bytes, 'u', "bytes", "st_blocks * 512"),                                  //
+       FIELD(fs_size_bytes, 'u', "bytes", "file system: size"),                                  //
+       FIELD(fs_free_bytes, 'u', "bytes", "file system: free"),                                  //
+       FIELD(fs_avail_bytes, 'u', "bytes", "file system: free for an unprivileged user"),        //
+       FIELD(fs_files, 'u', "", "file system: inodes; 0: it does not count them"),               //
+       FIELD(fs_files_free, 'u', "", "file system: free inodes"),                                //
+       FIELD(waited_ns, 'u', "ns", "how long the answer took"),                                  //
+       FIELD(mode, 'u', "", "st_mode"),                                                          //
+       FIELD(flags, 'u', "",
+             "bits: 0 deleted, 1 path missing, 2 path differs, 3 not in /sys/dev/block, 4 unreachable, "
+             "5 stat failed, 6 read-only file system, 7 no descriptor: the path's facts"),  //
+       FIELD(fd, 'u', "", "QEMU's descriptor"),                                             //
+       FIELD(error, 'i', "", "errno where bit 5 is set"),                                   //
+       FIELD(fs_magic, 'u', "", "statfs f_type"),                                           //
+       FIELD(owner_uid, 'u', "", "st_uid"))
+
+FIELDS(Pressure,                                                                    //
+       FIELD(cpu_some_us, 'u', "us", "total time some task waited for a CPU"),      //
+       FIELD(memory_some_us, 'u', "us", "total time some task waited for memory"),  //
+       FIELD(memory_full_us, 'u', "us", "total time all tasks waited for memory"),  //
+       FIELD(io_some_us, 'u', "us", "total time some task waited for I/O"),         //
+       FIELD(io_full_us, 'u', "us", "total time all tasks waited for I/O"),         //
+       FIELD(cpu_some_avg10, 'u', "0.01%", "share of the last ten seconds"),        //
+       FIELD(memory_some_avg10, 'u', "0.01%", "share of the last ten seconds"),     //
+       FIELD(memory_full_avg10, 'u', "0.01%", "share of the last ten seconds"),     //
+       FIELD(io_some_avg10, 'u', "0.01%", "share of the last ten seconds"),         //
+       FIELD(io_full_avg10, 'u', "0.01%", "share of the last ten seconds"),         //
+       FIELD(reserved, 'u', "", "0"))
+
+FIELDS(CgroupState,                                                                //
+       FIELD(memory_current_bytes, 'u', "bytes", "memory charged to the cgroup"),  //
+       FIELD(memory_max_bytes, 'u', "bytes", "its limit; 2^64-1: none"),           //
+       FIELD(oom_kills, 'u', "", "oom_kill of memory.events"),                     //
+       FIELD(throttled_us, 'u', "us", "throttled_usec of cpu.stat"),               //
+       FIELD(throttled_periods, 'u', "", "nr_throttled of cpu.stat"),              //
+       FIELD(quota_us, 'i', "us", "CPU quota per period; -1: none"),               //
+       FIELD(period_us, 'u', "us", "the period"),                                  //
+       FIELD(freezer, 'u', "", "0 unknown, 1 thawed, 2 freezing, 3 frozen"),       //
+       FIELD(version, 'u', "", "cgroup version, 1 or 2"))
+
+FIELDS(KernelLog,                                                   //
+       FIELD(sequence, 'u', "", "the line's number in /dev/kmsg"),  //
+       FIELD(priority, 'u', "", "syslog severity, 0 to 7"),         //
+       FIELD(reserved, 'u', "", "0"))
+
+FIELDS(LogTail,                                                           //
+       FIELD(offset, 'u', "bytes", "where the text begins in the file"),  //
+       FIELD(pid, 'u', "", "the process whose stderr it is"),             //
+       FIELD(reserved, 'u', "", "0"))
+
+FIELDS(Collected,                                                    //
+       FIELD(began_ns, 'u', "ns", "when the collection began"),      //
+       FIELD(overdue, 'u', "", "steps that missed their deadline"),  //
+       FIELD(reserved, 'u', "", "0"))
+
+template <class S>
+constexpr RecordInfo info(std::string_view name, std::string_view text) {
+  return {S::kType, name, sizeof(S), Fields<S>::kFields, text};
+}
+
+constexpr RecordInfo kSchema[] = {
+    info<ClockSnapshot>("clock_snapshot", ""),
+    info<Loss>("loss", "source"),
+    info<Sensor>("sensor", "name, detail, remedy"),
+    info<Watch>("watch", "reason"),
+    info<VmSeen>("vm_seen", "process"),
+    info<VmEnd>("vm_end", "how_known"),
+    info<QmpMessage>("qmp_message", "command, message"),
+    info<QmpLink>("qmp_link", "address, detail"),
+    info<QmpWithheld>("qmp_withheld", "command, reason"),
+    info<ProcessState>("process_state", "comm"),
+    info<ThreadState>("thread_state", "comm, wchan, kernel_stack"),
+    info<NodeFile>("node_file", "node, path, mount_point, fs_type, mount_source"),
+    info<Pressure>("pressure", "cgroup"),
+    info<CgroupState>("cgroup_state", "path"),
+    info<KernelLog>("kernel_log", "line"),
+    info<Collected>("collected", "unfinished"),
+    info<LogTail>("log_tail", "path, lines"),
+};
+
+// Every byte of a struct belongs to a field: what is not described cannot be read from a file.
+constexpr bool covered(const RecordInfo& record) {
+  std::size_t at = 0;
+  for (const FieldInfo& field : record.fields) {
+    if (field.offset != at) return false;
+    at += field.width;
+  }
+  return at == record.size;
+}
+static_assert(std::ranges::all_of(kSchema, covered));
+static_assert(std::ranges::is_sorted(kSchema, {}, &RecordInfo::type));
+
+std::string_view kind_name(char kind) {
+  switch (kind) {
+    case 'i':
+      return "signed";
+    case 's':
+      return "string";
+    case 'c':
+      return "letter";
+    default:
+      return "unsigned";
+  }
+}
+
+boost::json::string_view view(std::string_view text) {
+  return {text.data(), text.size()};
+}
+
+}  // namespace
+
+std::span<const RecordInfo> schema() {
+  return kSchema;
+}
+
+const RecordInfo* find_record_info(std::uint16_t type) {
+  const auto at = std::ranges::lower_bound(kSchema, static_cast<RecordType>(type), {}, &RecordInfo::type);
+  return at != std::end(kSchema) && at->type == static_cast<RecordType>(type) ? at : nullptr;
+}
+
+boost::json::array schema_json() {
+  boost::json::array records;
+  for (const RecordInfo& record : kSchema) {
+    boost::json::array fields;
+    for (const FieldInfo& field : record.fields) {
+      fields.push_back(boost::json::object{{"name", view(field.name)},
+                                           {"offset", field.offset},
+                                           {"width", field.width},
+                                           {"kind", view(kind_name(field.kind))},
+                                           {"unit", view(field.unit)},
+                                           {"meaning", view(field.meaning)}});
+    }
+    records.push_back(boost::json::object{{"type", static_cast<std::uint16_t>(record.type)},
+                                          {"name", view(record.name)},
+                                          {"size", record.size},
+                                          {"fields", std::move(fields)},
+                                          {"text", view(record.text)}});
+  }
+  return records;
+}
+
+}  // namespace vmwhy::trace
