@@ -64,6 +64,8 @@ UnixSocket parse_socket(const nlmsghdr* header) {
   auto* attribute = reinterpret_cast<rtattr*>(const_cast<unix_diag_msg*>(message) + 1);
   for (; RTA_OK(attribute, length); attribute = RTA_NEXT(attribute, length)) {
     if (attribute->rta_type == UNIX_DIAG_NAME) out.path = bound_name(attribute);
+    if (attribute->rta_type == UNIX_DIAG_VFS && RTA_PAYLOAD(attribute) >= sizeof(unix_diag_vfs))
+      out.file_inode = static_cast<const unix_diag_vfs*>(RTA_DATA(attribute))->udiag_vfs_ino;
     if (attribute->rta_type == UNIX_DIAG_PEER && RTA_PAYLOAD(attribute) >= sizeof(std::uint32_t))
       std::memcpy(&out.peer_inode, RTA_DATA(attribute), sizeof out.peer_inode);
   }
@@ -102,7 +104,7 @@ std::vector<UnixSocket> query(std::uint32_t inode) {
   request.body.sdiag_family = AF_UNIX;
   request.body.udiag_states = ~0u;
   request.body.udiag_ino = inode;
-  request.body.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER;
+  request.body.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER;
   request.body.udiag_cookie[0] = request.body.udiag_cookie[1] = ~0u;
   if (::send(fd.get(), &request, sizeof request, 0) < 0) return out;
   while (read_answers(fd.get(), dump, out)) {
@@ -211,6 +213,16 @@ std::string describe_state(std::uint32_t pid) {
   }
 }
 
+// The same socket goes by many paths (relative, through /proc/PID/root), so its file tells which it is.
+std::uint32_t inode_of_file(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 ? static_cast<std::uint32_t>(status.st_ino) : 0;
+}
+
+std::string_view last_component(std::string_view path) {
+  return path.substr(path.rfind('/') + 1);
+}
+
 std::string describe_holder(const std::vector<std::uint32_t>& peers, std::uint32_t own_pid) {
   const std::string text = "another client holds the monitor";
   const auto budget = take_budget(std::chrono::milliseconds(50));
@@ -276,9 +288,11 @@ std::string explain_silence(int fd, std::uint32_t peer_pid, const std::string& p
   }
   if (!state.empty()) return state;
   std::vector<std::uint32_t> peers;
+  const std::uint32_t file_inode = inode_of_file(path);
   for (const UnixSocket& other : dump_unix_sockets())
     if (other.connected && other.inode != 0 && other.peer_inode != 0 && other.peer_inode != inode &&
-        other.path == path)
+        (other.path == path || (file_inode != 0 && other.file_inode == file_inode &&
+                                last_component(other.path) == last_component(path))))
       peers.push_back(other.peer_inode);
   if (!peers.empty()) return describe_holder(peers, static_cast<std::uint32_t>(::getpid()));
   if (!socket) return {};

@@ -18,7 +18,9 @@ struct UnixSocket {
   std::uint32_t peer_inode = 0;  ///< 0: no peer, or the peer has not been accepted.
   bool listening = false;
   bool connected = false;
-  std::string path;  ///< As bound; an abstract name begins with '@'. Empty: unnamed.
+  std::uint32_t file_inode = 0;  ///< Of the socket's file; 0: none. Accepted sockets carry their listener's.
+  std::string
+      path;  ///< As bound; an abstract name begins with '@'. Empty: unnamed. Accepted sockets likewise.
 };
 
 /// All stream sockets of this network namespace; empty if sock_diag is not to be had.
