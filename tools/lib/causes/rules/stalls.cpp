@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// No event says so: hung storage, a stuck main loop, a frozen process, a lost monitor.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "causes/rules/rules.hpp"
+#include "causes/rules/storage_common.hpp"
+#include "core/text.hpp"
+#include "timeline/windows.hpp"
+
+namespace vmwhy::causes {
+namespace {
+
+constexpr unsigned kQmpReasons = timeline::kNoReply | timeline::kNoGreeting;
+
+char letter(const timeline::Thread& thread) {
+  return static_cast<char>(thread.state.state);
+}
+
+bool waits_for_storage(const timeline::Thread& thread) {
+  static constexpr std::string_view kWaits[] = {"request_wait_answer",
+                                                "percpu_rwsem_wait",
+                                                "io_schedule",
+                                                "folio_wait",
+                                                "wait_on_page",
+                                                "wait_on_buffer",
+                                                "blk_",
+                                                "nfs",
+                                                "rpc_",
+                                                "ceph",
+                                                "jbd2",
+                                                "xfs",
+                                                "ext4",
+                                                "btrfs",
+                                                "fuse",
+                                                "sb_start_write",
+                                                "rwsem_down",
+                                                "submit_bio_wait",
+                                                "inode_dio_wait",
+                                                "iomap",
+                                                "lock_sock_nested",
+                                                "dm_"};
+  for (std::string_view wait : kWaits)
+    if (contains(thread.wchan, wait) || contains(thread.stack, wait)) return true;
+  return false;
+}
+
+bool refrigerated(const timeline::Thread& thread) {
+  return contains(thread.wchan, "refrigerator") || contains(thread.stack, "__refrigerator");
+}
+
+/// Threads as they were seen in the incident, each once, its first look.
+std::vector<const timeline::Thread*> threads_of(const Case& c) {
+  std::vector<const timeline::Thread*> threads;
+  for (const timeline::Thread& thread : c.vm.threads) {
+    if (thread.time_ns + timeline::kSecond < c.begin || thread.time_ns > c.until + timeline::kSecond)
+      continue;
+    const bool known = std::any_of(threads.begin(), threads.end(), [&](const timeline::Thread* other) {
+      return other->state.tid == thread.state.tid;
+    });
+    if (!known) threads.push_back(&thread);
+  }
+  return threads;
+}
+
+const timeline::Thread* main_thread(const Case& c) {
+  for (const timeline::Thread* thread : threads_of(c))
+    if (thread->state.role == static_cast<std::uint32_t>(trace::ThreadRole::main) ||
+        (c.vm.pid != 0 && thread->state.tid == c.vm.pid))
+      return thread;
+  return nullptr;
+}
+
+const timeline::NodeFile* unreachable_file(const Case& c) {
+  for (const timeline::NodeFile& file : c.vm.files)
+    if (file.time_ns + timeline::kSecond >= c.begin && file.time_ns <= c.until + timeline::kSecond &&
+        (file.file.flags & trace::kNodeUnreachable))
+      return &file;
+  return nullptr;
+}
+
+std::vector<const timeline::LinkChange*> link_changes(const Case& c) {
+  std::vector<const timeline::LinkChange*> changes;
+  for (const timeline::LinkChange& change : c.vm.link_changes)
+    if (change.time_ns >= c.begin && change.time_ns <= c.until + timeline::kSecond)
+      changes.push_back(&change);
+  return changes;
+}
+
+Evidence link_evidence(const timeline::LinkChange& change) {
+  const std::string waited = human_duration(static_cast<std::int64_t>(change.waited_ns));
+  std::string text = change.address + ": ";
+  switch (change.state) {
+    case trace::QmpLinkState::ready:
+      text += "connected";
+      break;
+    case trace::QmpLinkState::refused:
+      text += "refused" + (change.detail.empty() ? std::string() : ": " + change.detail);
+      break;
+    case trace::QmpLinkState::connect_timeout:
+      text += fmt::format("no connection within {}", waited);
+      break;
+    case trace::QmpLinkState::greeting_missing:
+      text += fmt::format("connected, but no greeting within {}", waited);
+      break;
+    case trace::QmpLinkState::negotiation_timeout:
+      text += fmt::format("greeting, but no reply to qmp_capabilities within {}", waited);
+      break;
+    case trace::QmpLinkState::reply_overdue:
+      text += fmt::format("no reply to {} within {}", change.detail, waited);
+      break;
+    case trace::QmpLinkState::reply_late:
+      text += fmt::format("the reply to {} came after {}", change.detail, waited);
+      break;
+    case trace::QmpLinkState::closed:
+      text += "closed" + (change.detail.empty() ? std::string() : ": " + change.detail);
+      break;
+    case trace::QmpLinkState::not_qmp:
+      text += "does not speak QMP";
+      break;
+  }
+  return {change.time_ns, "qmp", text};
+}
+
+void add_frozen_threads(const Case& c, Finding& finding) {
+  std::size_t shown = 0;
+  for (const timeline::Thread* thread : threads_of(c)) {
+    const bool frozen = refrigerated(*thread) || letter(*thread) == 'T' || letter(*thread) == 't' ||
+                        contains(thread->wchan, "do_signal_stop") || contains(thread->wchan, "get_signal");
+    if (frozen && shown++ < 4) finding.evidence.push_back(thread_evidence(*thread));
+  }
+}
+
+}  // namespace
+
+Opinion judge_host_frozen(const Case& c) {
+  if (!c.is_stall()) return nothing();
+  const timeline::Process* stopped = nullptr;
+  for (const timeline::Process& process : c.vm.processes) {
+    const char state = static_cast<char>(process.state.state);
+    if (process.time_ns >= c.begin && process.time_ns <= c.until + timeline::kSecond &&
+        (state == 'T' || state == 't') && stopped == nullptr)
+      stopped = &process;
+  }
+  const timeline::Cgroup* frozen = nullptr;
+  for (const timeline::Cgroup& cgroup : c.vm.cgroups)
+    if (cgroup.time_ns + timeline::kSecond >= c.begin && cgroup.time_ns <= c.until + timeline::kSecond &&
+        cgroup.state.freezer == static_cast<std::uint32_t>(trace::FreezerState::frozen) && frozen == nullptr)
+      frozen = &cgroup;
+  const timeline::Thread* cold = nullptr;
+  for (const timeline::Thread* thread : threads_of(c))
+    if (refrigerated(*thread)) cold = thread;
+  if (stopped == nullptr && frozen == nullptr && cold == nullptr) {
+    const timeline::Process* process = c.process();
+    if (process != nullptr && process->time_ns >= c.begin)
+      return against("host-frozen",
+                     fmt::format("the process is in {}, traced by nobody, and its cgroup is not frozen",
+                                 static_cast<char>(std::clamp<unsigned>(process->state.state, 33, 126))));
+    return nothing();
+  }
+  Finding finding;
+  finding.confidence = stopped != nullptr || frozen != nullptr ? Confidence::proven : Confidence::likely;
+  if (frozen != nullptr) {
+    finding.summary = fmt::format("the cgroup {} is frozen", frozen->path);
+    finding.details["how"] = "freezer";
+    finding.details["cgroup"] = frozen->path;
+    finding.details["cgroup_version"] = frozen->state.version;
+    finding.evidence.push_back(
+        {frozen->time_ns, "cgroup",
+         fmt::format("{} is frozen (cgroup v{})", frozen->path, frozen->state.version)});
+    finding.remedy.push_back(
+        frozen->state.version == 2
+            ? fmt::format("thaw it: echo 0 > /sys/fs/cgroup{}/cgroup.freeze", frozen->path)
+            : fmt::format("thaw it: echo THAWED > /sys/fs/cgroup/freezer{}/freezer.state", frozen->path));
+    finding.not_proved.push_back({"who froze it", "signals and writes to cgroup files were not watched"});
+  } else if (stopped != nullptr && stopped->state.tracer_pid != 0) {
+    finding.summary = fmt::format("process {} ({}) traces QEMU, which is stopped", stopped->state.tracer_pid,
+                                  stopped->tracer);
+    finding.details["how"] = "ptrace";
+    finding.details["tracer_pid"] = stopped->state.tracer_pid;
+    finding.remedy.push_back(fmt::format("detach the tracer, or end it: kill {}", stopped->state.tracer_pid));
+  } else if (stopped != nullptr) {
+    finding.summary = "a signal stopped the QEMU process (SIGSTOP or its like)";
+    finding.details["how"] = "signal";
+    finding.remedy.push_back(
+        fmt::format("let it run: kill -CONT {}", c.vm.pid != 0 ? c.vm.pid : stopped->state.pid));
+    finding.not_proved.push_back({"who sent the signal", "signals were not watched"});
+  } else {
+    finding.summary = "QEMU's threads sit in the freezer";
+    finding.details["how"] = "freezer";
+    finding.remedy.emplace_back("thaw the process's cgroup");
+    finding.not_proved.push_back({"which cgroup is frozen", "the freezer's state was not readable"});
+  }
+  if (stopped != nullptr)
+    finding.evidence.push_back(
+        {stopped->time_ns, "proc",
+         fmt::format("process {} is in {} ({}), TracerPid {}", stopped->state.pid,
+                     static_cast<char>(stopped->state.state),
+                     static_cast<char>(stopped->state.state) == 't' ? "tracing stop" : "stopped",
+                     stopped->state.tracer_pid)});
+  add_frozen_threads(c, finding);
+  for (const timeline::LinkChange* change : link_changes(c))
+    finding.evidence.push_back(link_evidence(*change));
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_hang(const Case& c) {
+  if (!c.is_stall()) return nothing();
+  const timeline::NodeFile* file = unreachable_file(c);
+  std::vector<const timeline::Thread*> waiting;
+  for (const timeline::Thread* thread : threads_of(c))
+    if (!refrigerated(*thread) && (letter(*thread) == 'D' || letter(*thread) == 'S') &&
+        waits_for_storage(*thread))
+      waiting.push_back(thread);
+  const bool hung = (c.incident.all_reasons & timeline::kHungThread) != 0;
+  if (file == nullptr && waiting.empty()) {
+    if (!c.vm.files.empty() && c.vm.files.back().time_ns >= c.begin)
+      return against("storage-hang", "each node's file answered at once, and no thread waits for storage");
+    return nothing();
+  }
+  if (file == nullptr && !hung && (c.incident.all_reasons & kQmpReasons) == 0) return nothing();
+  Finding finding;
+  finding.confidence = file != nullptr && !waiting.empty() ? Confidence::proven : Confidence::likely;
+  finding.summary = "a request to the storage was issued and does not come back";
+  if (file != nullptr) {
+    finding.summary += fmt::format(": {} does not answer", file->path);
+    finding.details["node"] = file->node;
+    finding.details["path"] = file->path;
+    finding.evidence.push_back(file_evidence(*file));
+  } else {
+    finding.not_proved.push_back({"which file hangs", "every node's file that was tried answered"});
+  }
+  for (const timeline::Thread* thread : waiting) {
+    if (finding.evidence.size() >= 8) break;
+    finding.evidence.push_back(thread_evidence(*thread));
+  }
+  if (!waiting.empty()) {
+    finding.details["thread"] = waiting.front()->state.tid;
+    finding.details["wchan"] = waiting.front()->wchan;
+  }
+  for (const timeline::LinkChange* change : link_changes(c))
+    finding.evidence.push_back(link_evidence(*change));
+  finding.remedy.push_back(
+      "mend the storage (server, path, a frozen file system: fsfreeze -u); the VM goes on by itself");
+  finding.remedy.push_back("send the VM neither stop nor query-block: each would block its main loop");
+  finding.not_proved.push_back({"how old the oldest request is", "the block layer was not watched"});
+  return found(std::move(finding));
+}
+
+Opinion judge_qemu_main_loop_blocked(const Case& c) {
+  if (!c.is_stall() || (c.incident.all_reasons & kQmpReasons) == 0) return nothing();
+  bool greeted = false, overdue = false;
+  Finding finding;
+  for (const timeline::LinkChange* change : link_changes(c)) {
+    greeted = greeted || change->state == trace::QmpLinkState::negotiation_timeout;
+    if (change->state == trace::QmpLinkState::reply_overdue) {
+      overdue = true;
+      finding.details["command"] = change->detail;
+      finding.details["waited_ns"] = change->waited_ns;
+    }
+    finding.evidence.push_back(link_evidence(*change));
+  }
+  if (!overdue && !greeted) {
+    finding.confidence = Confidence::likely;
+    finding.summary =
+        "QEMU's monitor does not greet: the whole process stands, or another client holds the monitor";
+  } else {
+    finding.confidence = Confidence::likely;
+    finding.summary = "QEMU's main loop does not answer its monitor";
+  }
+  const timeline::Thread* main = main_thread(c);
+  if (main != nullptr) {
+    finding.evidence.push_back(thread_evidence(*main));
+    finding.details["thread"] = main->state.tid;
+    finding.details["wchan"] = main->wchan;
+    const char state = letter(*main);
+    const bool idle_like = contains(main->wchan, "poll_schedule_timeout");
+    if (state == 'D' || (!idle_like && !main->wchan.empty() && main->wchan != "0")) {
+      finding.confidence = overdue || greeted ? Confidence::proven : Confidence::likely;
+      finding.summary += fmt::format(": its main thread is in {}, in {}", state, main->wchan);
+    } else if (idle_like) {
+      finding.not_proved.push_back({"what the main loop does",
+                                    "it sits in poll: waiting for requests to drain looks like "
+                                    "being idle, and only its user stack tells them apart"});
+    } else {
+      finding.not_proved.push_back({"what the main loop does", "it runs; its user stack was not taken"});
+    }
+  } else {
+    finding.not_proved.push_back({"where the main thread is", "its state was not read"});
+  }
+  finding.remedy.push_back(
+      "see where it stands: gdb -p PID -batch -ex 'thread apply all bt' (this stops the VM meanwhile)");
+  return found(std::move(finding));
+}
+
+Opinion judge_monitor_lost(const Case& c) {
+  const bool topic = c.incident.topic == timeline::Topic::monitor_lost;
+  if (!topic) return nothing();
+  Finding finding;
+  const timeline::Process* alive = nullptr;
+  for (const timeline::Process& process : c.vm.processes)
+    if (process.time_ns > c.begin && process.state.state != 0) alive = &process;
+  const bool back = c.incident.ended_by == "connected again";
+  if (c.incident.trigger == "holder gone") {
+    finding.confidence = Confidence::likely;
+    finding.summary = "the client that held QEMU's monitor is gone, and QEMU lives";
+    finding.details["how"] = "holder gone";
+    finding.not_proved.push_back({"who it was and why it left", "it needs the monitor tap"});
+    finding.remedy.push_back(
+        "see whether the management layer is up (systemctl status libvirtd, its log), and let it "
+        "connect again");
+  } else {
+    finding.confidence = alive != nullptr || back ? Confidence::proven : Confidence::likely;
+    finding.summary = "QEMU closed the monitor that vmwhy was connected to";
+    finding.summary += alive != nullptr || back ? ", and lives" : "; whether QEMU still lives is not known";
+    finding.details["how"] = "closed";
+    finding.remedy.push_back(
+        "see whether somebody removed the monitor (chardev-remove) or QEMU runs out of memory; events "
+        "from then on were not seen");
+    if (alive == nullptr && !back)
+      finding.not_proved.push_back({"that QEMU lives", "its process could not be looked at"});
+  }
+  for (const timeline::LinkChange* change : link_changes(c)) {
+    if (finding.evidence.size() >= 8) break;
+    finding.evidence.push_back(link_evidence(*change));
+  }
+  if (alive != nullptr)
+    finding.evidence.push_back(
+        {alive->time_ns, "proc", fmt::format("process {} is alive", alive->state.pid)});
+  return found(std::move(finding));
+}
+
+}  // namespace vmwhy::causes

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Requests that a lower layer failed.
+#include <fmt/format.h>
+
+#include <array>
+
+#include "causes/rules/rules.hpp"
+#include "causes/rules/storage_common.hpp"
+#include "core/text.hpp"
+#include "timeline/json_read.hpp"
+#include "timeline/windows.hpp"
+
+namespace vmwhy::causes {
+namespace {
+
+bool any_of(std::string_view text, std::initializer_list<std::string_view> needles) {
+  for (std::string_view needle : needles)
+    if (contains(text, needle)) return true;
+  return false;
+}
+
+bool says_io_error(std::string_view line) {
+  return any_of(line, {"I/O error", "critical medium error", "critical target error", "critical nexus error",
+                       "recoverable transport error", "timeout error", "rejecting I/O", "protection error",
+                       "Medium Error", "Hardware Error", "DID_", "device offline", "lost page write"});
+}
+
+bool says_corruption(std::string_view line) {
+  return any_of(line, {"EXT4-fs error", "EXT4-fs warning", "Corruption", "corruption", "metadata I/O error",
+                       "BTRFS error", "BTRFS critical", "Remounting filesystem read-only", "forced readonly",
+                       "Shutting down filesystem", "has been shut down", "F2FS-fs", "FAT-fs"});
+}
+
+bool says_discard(std::string_view line) {
+  return any_of(line, {":(DISCARD)", ":(WRITE_ZEROES)", ":(SECURE_ERASE)", "Unmap", "UNMAP", "Write same"});
+}
+
+std::vector<const timeline::KernelLine*> lines_that(const Case& c, bool (*says)(std::string_view)) {
+  std::vector<const timeline::KernelLine*> lines;
+  for (const timeline::KernelLine* line : device_lines(c))
+    if (says(line->text)) lines.push_back(line);
+  return lines;
+}
+
+std::string network_driver(const StorageFacts& s) {
+  static constexpr std::array<std::string_view, 12> kRemote = {
+      "nbd", "iscsi", "rbd", "ssh", "nfs", "gluster", "http", "https", "ftp", "curl", "nvmeof", "sheepdog"};
+  for (std::string_view driver : kRemote)
+    if (s.has_driver(driver)) return std::string(driver);
+  return {};
+}
+
+bool network_file_system(const timeline::NodeFile* file) {
+  if (file == nullptr) return false;
+  const std::string& type = file->fs_type;
+  return type == "nfs" || type == "nfs4" || type == "cifs" || type == "smb3" || type == "ceph" ||
+         type == "9p" || type == "fuse.glusterfs" || type == "fuse.sshfs";
+}
+
+}  // namespace
+
+Opinion judge_storage_io_error(const Case& c) {
+  if (!c.is_storage_error()) return nothing();
+  const StorageFacts& s = c.storage;
+  if (s.error != nullptr && s.nospace)
+    return against("storage-io-error", "QEMU says nospace: the request failed with ENOSPC");
+  const std::vector<const timeline::KernelLine*> lines = lines_that(c, says_io_error);
+  const bool chain = s.error != nullptr && s.file_of_node && !lines.empty();
+  Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
+  finding.summary = s.error == nullptr
+                        ? "an I/O error stopped the VM; which request it was, and its error, was not seen"
+                        : fmt::format("{} failed: {}", request_text(c), s.reason);
+  if (s.has_driver("blkdebug")) {
+    finding.summary += " (QEMU's own blkdebug driver is in the chain, and injects errors)";
+    finding.details["driver"] = "blkdebug";
+  }
+  if (c.incident.topic == timeline::Topic::io_reported)
+    finding.summary += "; the guest was told, and goes on";
+  for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
+  if (!s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
+  if (lines.empty())
+    finding.not_proved.push_back({"which layer failed first",
+                                  "the kernel log names no device under the node, and the "
+                                  "block layer was not watched"});
+  if (s.error == nullptr)
+    finding.not_proved.push_back({"what the error was",
+                                  "no BLOCK_IO_ERROR was seen; query-block's io-status may name an "
+                                  "older one"});
+  finding.remedy.push_back("mend what lies under the node, then: " + qmp_call(c, "cont") +
+                           " (it retries the request; if it fails again, the next pause follows at once)");
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_fs_corruption(const Case& c) {
+  if (!c.is_storage_error()) return nothing();
+  const StorageFacts& s = c.storage;
+  const bool said = any_of(s.reason, {"Structure needs cleaning", "Read-only file system"});
+  const bool read_only = s.file != nullptr && (s.file->file.flags & trace::kNodeReadOnlyFs) != 0 &&
+                         s.operation != "read" && !s.nospace && s.error != nullptr;
+  const std::vector<const timeline::KernelLine*> lines = lines_that(c, says_corruption);
+  const bool file = s.file != nullptr && !is_block_device(*s.file);
+  if (!said && !(file && (read_only || !lines.empty()))) return nothing();
+  if (s.nospace) return nothing();
+  const bool chain = s.file_of_node && !lines.empty() && s.error != nullptr && (said || read_only);
+  Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
+  finding.summary =
+      fmt::format("{} failed: the file system is damaged, shut down or read-only now", request_text(c));
+  finding.details["read_only"] = read_only;
+  for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
+  if (lines.empty())
+    finding.not_proved.push_back({"what happened to the file system", "the kernel log has no line of it"});
+  finding.remedy.push_back(
+      "save what the kernel log says, then stop the VM and check the file system unmounted");
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_discard_failed(const Case& c) {
+  if (!c.is_storage_error() || c.storage.operation == "read") return nothing();
+  std::vector<const timeline::KernelLine*> lines;
+  for (const timeline::KernelLine* line : device_lines(c))
+    if (says_discard(line->text) && any_of(line->text, {"error", "Error", "failed"})) lines.push_back(line);
+  if (lines.empty()) return nothing();
+  Finding finding = storage_finding(c, Confidence::likely);
+  finding.summary = fmt::format("{} failed, and the request was a discard or write-zeroes", request_text(c));
+  for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
+  finding.not_proved.push_back({"that this request was the discard", "QMP calls it a write"});
+  finding.remedy.push_back(
+      "turn discard off for this disk (discard=ignore), or mend the target's UNMAP; then: " +
+      qmp_call(c, "cont"));
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_permission(const Case& c) {
+  if (!c.is_storage_error()) return nothing();
+  const StorageFacts& s = c.storage;
+  if (!any_of(s.reason, {"Permission denied", "Operation not permitted"})) return nothing();
+  const timeline::KernelLine* denial = nullptr;
+  const std::string pid = fmt::format("pid={}", c.vm.pid);
+  for (const timeline::KernelLine* line : c.kernel_lines(5 * timeline::kSecond, 2 * timeline::kSecond))
+    if (contains(line->text, "avc:") && contains(line->text, "denied") && c.vm.pid != 0 &&
+        contains_word(line->text, pid))
+      denial = line;
+  Finding finding = storage_finding(c, denial != nullptr ? Confidence::proven : Confidence::likely);
+  finding.summary = fmt::format("{} was refused: {}", request_text(c), s.reason);
+  if (s.file != nullptr) {
+    finding.details["mode"] = fmt::format("{:o}", s.file->file.mode & 07777);
+    finding.details["owner_uid"] = s.file->file.owner_uid;
+  }
+  if (denial != nullptr) {
+    finding.summary += " (a security policy denied it)";
+    finding.evidence.push_back(kernel_evidence(*denial));
+  } else {
+    finding.not_proved.push_back({"who refused it", "the kernel log has no denial of this process"});
+  }
+  finding.remedy.push_back("compare owner, mode and label of the file with what QEMU runs as, then: " +
+                           qmp_call(c, "cont"));
+  return found(std::move(finding));
+}
+
+Opinion judge_storage_network(const Case& c) {
+  const StorageFacts& s = c.storage;
+  if (!c.is_storage_error() || s.error == nullptr || s.nospace) return nothing();
+  const std::string driver = network_driver(s);
+  if (driver.empty() && !network_file_system(s.file)) return nothing();
+  const std::string what = driver.empty() ? s.file->fs_type : driver;
+  Finding finding = storage_finding(c, Confidence::likely);
+  finding.details["transport"] = what;
+  finding.summary =
+      fmt::format("{} failed: {}; it goes over the network ({}), whose connection is the first suspect",
+                  request_text(c), s.reason, what);
+  finding.not_proved.push_back({"that the connection broke",
+                                "the socket was not watched; a server that answers with an "
+                                "error looks the same"});
+  finding.remedy.push_back("look at the server and the link; when both are well: " + qmp_call(c, "cont"));
+  if (driver == "nbd")
+    finding.remedy.push_back(
+        "without reconnect-delay an NBD node does not connect again: detach and attach the disk, or "
+        "restart the VM");
+  return found(std::move(finding));
+}
+
+Opinion judge_pause_loop(const Case& c) {
+  if (c.incident.topic != timeline::Topic::pause_loop) return nothing();
+  Finding finding = storage_finding(c, Confidence::proven);
+  const auto span = static_cast<std::int64_t>(c.incident.last_ns - c.incident.begin_ns);
+  finding.summary =
+      fmt::format("the VM was paused by I/O errors {} times within {}, and somebody resumed it each time",
+                  c.incident.count, human_duration(span));
+  finding.details["pauses"] = c.incident.count;
+  finding.details["window_ns"] = c.incident.last_ns - c.incident.begin_ns;
+  for (const char* name : {"STOP", "RESUME"}) {
+    const timeline::Bounded<timeline::QmpEvent>* events = c.vm.events_named(name);
+    if (events == nullptr) continue;
+    std::size_t shown = 0;
+    for (const timeline::QmpEvent& event : *events)
+      if (event.time_ns >= c.begin && event.time_ns <= c.until && shown++ < 3)
+        finding.evidence.push_back(qmp_evidence(event));
+  }
+  finding.not_proved.push_back({"who sends cont", "QEMU names nobody: it needs the monitor tap"});
+  finding.not_proved.push_back({"how many requests failed",
+                                "QEMU 9.2 and later limit BLOCK_IO_ERROR to one a second and "
+                                "device"});
+  finding.remedy.push_back(
+      "see the first pauses for the cause; stop whoever resumes the VM until the storage is mended");
+  return found(std::move(finding));
+}
+
+}  // namespace vmwhy::causes
