@@ -176,7 +176,12 @@ NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::st
                        const std::string& sys) {
   NodeFacts out;
   trace::NodeFile& file = out.file;
-  const std::string full = absolute(pid, path, proc);
+  std::string full = absolute(pid, path, proc);
+  if (pid != 0 && full.starts_with(base_of(pid, proc) + "/fd/")) {
+    // A descriptor that was handed to QEMU: what it was opened as.
+    full = read_link(full);
+    if (full.ends_with(kDeleted)) full.resize(full.size() - kDeleted.size());
+  }
   struct stat named;
   const UniqueFd by_path = open_named(pid, full, O_PATH, proc);
   const bool path_there = by_path && ::fstat(by_path.get(), &named) == 0;

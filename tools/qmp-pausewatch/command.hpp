@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// Programs that a run starts: the reproduction of --expect, and the commands of --then exec.
+
+#include <sys/types.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/failure.hpp"
+
+namespace vmwhy::qmp_pausewatch {
+
+/// A program in a process group of its own; its standard output goes to our standard error, so that ours
+/// stays a report. Ended with its group when this is destroyed, unless let_go() was called.
+class Command {
+ public:
+  using Environment = std::vector<std::pair<std::string, std::string>>;
+
+  /// Errors: errno of posix_spawnp with the program's name.
+  static Result<Command> start(const std::vector<std::string>& args, const Environment& more = {});
+  Command(Command&& other) noexcept;
+  Command& operator=(Command&&) = delete;
+  ~Command();
+
+  /// The exit status once it has ended (128 + signal where a signal ended it). Does not wait.
+  std::optional<int> ended();
+  void let_go() { kill_ = false; }
+
+ private:
+  explicit Command(pid_t pid) : pid_(pid) {}
+  pid_t pid_ = -1;
+  bool kill_ = true;
+  std::optional<int> status_;
+};
+
+}  // namespace vmwhy::qmp_pausewatch

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "targets.hpp"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "core/text.hpp"
+#include "qmp/client.hpp"
+
+namespace vmwhy::qmp_pausewatch {
+namespace {
+
+bool same_file(const std::string& a, const std::string& b) {
+  struct stat first, second;
+  return !a.empty() && !b.empty() && ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 &&
+         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+std::int64_t ctime_ns(const struct stat& fact) {
+  return std::int64_t{fact.st_ctim.tv_sec} * 1'000'000'000 + fact.st_ctim.tv_nsec;
+}
+
+bool has_monitor(const qmp::QemuProcess& process, const std::string& text, const std::string& path) {
+  return std::any_of(process.monitors.begin(), process.monitors.end(),
+                     [&](const qmp::MonitorSocket& monitor) {
+                       return monitor.address == text || monitor.reachable_path == text ||
+                              same_file(monitor.reachable_path, path) ||
+                              (!monitor.reachable_path.empty() && monitor.reachable_path == path);
+                     });
+}
+
+}  // namespace
+
+Targets::Targets(const Options& options) : options_(options) {
+  for (const std::string& text : options.sockets) {
+    Socket socket;
+    socket.text = text;
+    const auto address = qmp::Address::parse(text);
+    const bool file =
+        address && address->kind == qmp::Address::Kind::unix_socket && !address->path.starts_with('@');
+    if (file) socket.path = address->path;
+    sockets_.push_back(std::move(socket));
+  }
+  for (const std::string& name : options.names) wanted_.push_back({name, 0, false});
+  for (const std::uint32_t pid : options.pids) wanted_.push_back({{}, pid, false});
+}
+
+bool Targets::is_there(const Socket& socket) {
+  if (socket.path.empty()) return true;
+  struct stat fact;
+  if (::stat(socket.path.c_str(), &fact) != 0) return false;
+  return fact.st_ino != socket.last_ino || ctime_ns(fact) != socket.last_ctime_ns;
+}
+
+bool Targets::sockets_came() const {
+  return std::any_of(sockets_.begin(), sockets_.end(),
+                     [](const Socket& socket) { return !socket.taken && is_there(socket); });
+}
+
+std::vector<Target> Targets::take(const std::vector<qmp::QemuProcess>& found) {
+  std::vector<Target> out;
+  const auto given = [&](const qmp::QemuProcess& process) {
+    return std::find(given_.begin(), given_.end(), std::pair(process.pid, process.start_ns)) != given_.end();
+  };
+  for (Socket& socket : sockets_) {
+    if (socket.taken || !is_there(socket)) continue;
+    Target target;
+    target.asked_for = socket.text;
+    for (const qmp::QemuProcess& process : found)
+      if (has_monitor(process, socket.text, socket.path)) target.process = process;
+    if (target.process.pid != 0 && given(target.process)) {
+      socket.taken = true;  // Two monitors of one VM.
+      continue;
+    }
+    socket.taken = true;
+    if (target.process.pid != 0) given_.emplace_back(target.process.pid, target.process.start_ns);
+    out.push_back(std::move(target));
+  }
+  for (const qmp::QemuProcess& process : found) {
+    if (given(process)) continue;
+    bool wanted = options_.all;
+    for (Wanted& want : wanted_) {
+      const bool named = !want.name.empty() && (want.name == process.name || want.name == process.uuid);
+      if (!named && (want.pid == 0 || want.pid != process.pid)) continue;
+      want.taken = wanted = true;
+    }
+    if (!wanted) continue;
+    given_.emplace_back(process.pid, process.start_ns);
+    out.push_back({process, std::nullopt});
+  }
+  return out;
+}
+
+void Targets::expect_again(const std::string& asked_for) {
+  for (Socket& socket : sockets_) {
+    if (socket.text != asked_for || !socket.taken) continue;
+    socket.taken = false;
+    struct stat fact;
+    if (socket.path.empty() || ::stat(socket.path.c_str(), &fact) != 0) continue;
+    socket.last_ino = fact.st_ino;
+    socket.last_ctime_ns = ctime_ns(fact);
+  }
+}
+
+std::vector<std::string> Targets::missing() const {
+  std::vector<std::string> out;
+  for (const Socket& socket : sockets_)
+    if (!socket.taken)
+      out.push_back(socket.text + ": no such socket; start QEMU with -qmp unix:" + socket.text +
+                    ",server=on,wait=off");
+  for (const Wanted& want : wanted_) {
+    if (want.taken) continue;
+    out.push_back(want.pid != 0
+                      ? "pid " + std::to_string(want.pid) + ": no QEMU process with this id"
+                      : want.name + ": no VM of this name or UUID; qmp-call --list shows those there are");
+  }
+  return out;
+}
+
+bool Targets::waits() const {
+  return std::any_of(sockets_.begin(), sockets_.end(), [](const Socket& socket) { return !socket.taken; }) ||
+         std::any_of(wanted_.begin(), wanted_.end(),
+                     [](const Wanted& want) { return !want.taken && want.pid == 0; });
+}
+
+}  // namespace vmwhy::qmp_pausewatch

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "vm_watch.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/json/serialize.hpp>
+
+#include "clock/clock.hpp"
+#include "collector.hpp"
+#include "trace/record.hpp"
+
+namespace vmwhy::qmp_pausewatch {
+namespace {
+
+constexpr std::uint64_t kSecond = 1'000'000'000;
+/// Collections of one VM may follow each other at this distance; incidents in between share the next one.
+constexpr std::uint64_t kCollectionDistance = kSecond / 2;
+/// Ticks between two attempts at a monitor that somebody else holds, and at one that went away.
+constexpr int kHeldRetry = 30;
+constexpr int kLostRetry = 1;
+/// A monitor without a known process that is gone for so many attempts is taken for ended.
+constexpr int kGoneAfter = 5;
+
+trace::OwnedRecord watch_record(std::uint64_t now, std::uint32_t vm, trace::WatchEvent event,
+                                std::string text) {
+  return trace::make_record(now, vm, trace::Watch{static_cast<std::uint32_t>(event), 0}, std::move(text));
+}
+
+bool changes_nodes(std::string_view event) {
+  return event.starts_with("BLOCK_JOB_") || event == "JOB_STATUS_CHANGE" || event == "DEVICE_DELETED" ||
+         event == "DEVICE_TRAY_MOVED";
+}
+
+}  // namespace
+
+VmWatch::VmWatch(Context& context, std::uint32_t id, qmp::QemuProcess process,
+                 std::optional<std::string> asked_for, Handlers handlers)
+    : context_(context),
+      id_(id),
+      process_(std::move(process)),
+      asked_for_(std::move(asked_for)),
+      handlers_(std::move(handlers)),
+      nodes_(from_command_line(process_.disks)) {}
+
+VmWatch::~VmWatch() {
+  *alive_ = false;
+  if (collector_) collector_->drop();
+}
+
+std::string VmWatch::name() const {
+  if (!process_.name.empty()) return process_.name;
+  if (process_.pid != 0) return "pid " + std::to_string(process_.pid);
+  return asked_for_.value_or("?");
+}
+
+std::string VmWatch::monitor() const {
+  return link_ ? link_->address() : std::string();
+}
+
+std::uint64_t VmWatch::waiting_ns() const {
+  const std::uint64_t since = link_ ? link_->waiting_since_ns() : 0;
+  return since == 0 ? 0 : clock::now_ns() - since;
+}
+
+void VmWatch::start() {
+  record_seen();
+  context_.recorder.add(watch_record(clock::now_ns(), id_, trace::WatchEvent::begin, name()));
+  watch_process();
+  if (!ended_) connect();
+}
+
+void VmWatch::record_seen() {
+  trace::VmSeen seen{};
+  seen.pid = process_.pid;
+  seen.start_ns = process_.start_ns;
+  auto document = qmp::to_json(process_);
+  context_.recorder.add(trace::make_record(clock::now_ns(), id_, seen, boost::json::serialize(document)));
+}
+
+void VmWatch::watch_process() {
+  if (process_.pid == 0 || gone_) return;
+  auto exit =
+      host::ExitWatch::start(context_.io, process_.pid, context_.connector.get(),
+                             [this](const trace::VmEnd& end, const std::string& how) { on_exit(end, how); });
+  watch_ = host::ProcessWatch(process_.pid);
+  if (!exit) {
+    if (exit.error().code == boost::system::errc::no_such_process) {
+      trace::VmEnd end{};
+      end.pid = process_.pid;
+      on_exit(end, "it had ended before it was watched");
+      return;
+    }
+    context_.say(name() + ": its end will not be noticed at once: " + to_string(exit.error()));
+  } else {
+    exit_ = std::move(*exit);
+  }
+  cgroup_ = host::CgroupWatch(process_.pid, context_.mounts);
+  for (const qmp::QemuThread& thread : process_.threads)
+    if (thread.vcpu >= 0) roles_[thread.tid] = {trace::ThreadRole::vcpu, thread.vcpu};
+  const std::uint64_t now = clock::now_ns();
+  sample_process(now);
+  context_.recorder.add(cgroup_.record(now, id_));
+}
+
+std::string VmWatch::held_by(const std::string& target) const {
+  for (const qmp::MonitorSocket& monitor : process_.monitors) {
+    if (!monitor.held || monitor.held_by_pid == static_cast<std::uint32_t>(::getpid())) continue;
+    if (!target.empty() && target != monitor.address && target != monitor.reachable_path) continue;
+    if (monitor.held_by_pid == 0) return "another client";
+    return monitor.held_by_comm + " (pid " + std::to_string(monitor.held_by_pid) + ")";
+  }
+  return {};
+}
+
+void VmWatch::connect() {
+  // A monitor that somebody holds is not queued for: we would take it from its owner when that restarts.
+  std::string target = asked_for_.value_or("");
+  std::string holder = target.empty() ? std::string() : held_by(target);
+  if (target.empty()) {
+    for (const qmp::MonitorSocket& monitor : process_.monitors) {
+      const std::string& place = monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path;
+      holder = held_by(place);
+      if (holder.empty()) target = place;
+      if (!target.empty()) break;
+    }
+  }
+  if (target.empty() || !holder.empty()) {
+    retry_in_ = kHeldRetry;
+    return settle(holder.empty() ? "no QMP monitor of it can be found; watched by /proc only"
+                                 : "its monitor is held by " + holder + "; watched by /proc only");
+  }
+  auto address = qmp::Address::parse(target);
+  if (!address) return settle(to_string(address.error()));
+  Link::Handlers handlers;
+  handlers.on_ready = [this] { on_ready(); };
+  handlers.on_failed = [this](const qmp::Failure& failure) { on_link_failed(failure); };
+  handlers.on_event = [this](const qmp::Event& event) { on_event(event); };
+  handlers.on_run_state = [this](const std::string& state) { on_run_state(state); };
+  handlers.on_round_trip = [this](std::uint64_t rtt) { handlers_.on_round_trip(rtt); };
+  link_ = std::make_unique<Link>(context_, id_, name(), std::move(*address), std::move(handlers));
+  link_->start();
+}
+
+void VmWatch::settle(const std::string& failure) {
+  if (std::exchange(settled_, true)) return;
+  handlers_.on_settled(failure);
+}
+
+void VmWatch::on_ready() {
+  failures_ = 0;
+  if (process_.pid == 0 && link_->peer_pid() != 0) handlers_.on_pid(link_->peer_pid());
+  ask_identity();
+  link_->ask("query-status", {}, [](const auto&) {});
+  link_->ask("query-migrate", {}, [](const auto&) {});
+  learn_roles();
+  refresh_nodes();
+  settle("");
+}
+
+void VmWatch::ask_identity() {
+  if (!process_.name.empty() && !process_.uuid.empty()) return;
+  const auto take = [this](const char* member, std::string qmp::QemuProcess::*field) {
+    return [this, member, field](const qmp::Result<qmp::Reply>& reply) {
+      if (!reply || !reply->value.is_object()) return;
+      const auto* value = reply->value.get_object().if_contains(member);
+      if (!value || !value->is_string() || !(process_.*field).empty()) return;
+      process_.*field = std::string(value->get_string());
+      link_->rename(name());
+      record_seen();
+    };
+  };
+  link_->ask("query-name", {}, take("name", &qmp::QemuProcess::name));
+  if (process_.pid == 0) link_->ask("query-uuid", {}, take("UUID", &qmp::QemuProcess::uuid));
+}
+
+void VmWatch::learn_roles() {
+  const auto take = [this](const char* tid_member, const char* index_member, trace::ThreadRole role) {
+    return [this, tid_member, index_member, role](const qmp::Result<qmp::Reply>& reply) {
+      if (!reply || !reply->value.is_array()) return;
+      for (const auto& entry : reply->value.get_array()) {
+        const auto* object = entry.if_object();
+        const auto* tid = object ? object->if_contains(tid_member) : nullptr;
+        const auto* index = object ? object->if_contains(index_member) : nullptr;
+        if (!tid || !tid->is_int64()) continue;
+        const auto vcpu = index && index->is_int64() ? static_cast<std::int32_t>(index->get_int64()) : -1;
+        roles_[static_cast<std::uint32_t>(tid->get_int64())] = {role, vcpu};
+      }
+    };
+  };
+  link_->ask("query-cpus-fast", {}, take("thread-id", "cpu-index", trace::ThreadRole::vcpu));
+  link_->ask("query-iothreads", {}, take("thread-id", "", trace::ThreadRole::iothread));
+}
+
+/// The map of nodes is needed before a pause, and asking for it looks at the storage: only when every file
+/// known so far has answered.
+void VmWatch::refresh_nodes() {
+  if (nodes_pending_ || !link_ || !link_->healthy()) return;
+  nodes_pending_ = true;
+  reach_nodes(context_, *this, [this, alive = std::weak_ptr(alive_)](const Reach& reach) {
+    if (alive.expired()) return;
+    nodes_pending_ = false;
+    if (!link_ || !link_->healthy()) return;
+    if (!reach.all_reached) return link_->withhold("query-named-block-nodes", reach.reason);
+    link_->ask("query-fdsets", {}, [this](const qmp::Result<qmp::Reply>& reply) {
+      if (reply) fdsets_ = parse_fdsets(reply->value);
+    });
+    boost::json::object flat;
+    flat["flat"] = true;
+    link_->ask("query-named-block-nodes", std::move(flat), [this](const qmp::Result<qmp::Reply>& reply) {
+      if (reply) take_nodes(reply->value);
+    });
+  });
+}
+
+void VmWatch::take_nodes(const boost::json::value& named_block_nodes) {
+  if (auto nodes = parse_named_block_nodes(named_block_nodes); !nodes.empty()) nodes_ = std::move(nodes);
+}
+
+std::string VmWatch::descriptor_path(const std::string& path) const {
+  for (const auto& [set, fd] : fdsets_)
+    if (set == path) return "/proc/" + std::to_string(process_.pid) + "/fd/" + std::to_string(fd);
+  return path;
+}
+
+void VmWatch::on_event(const qmp::Event& event) {
+  handlers_.on_event(event);
+  if (changes_nodes(event.name)) refresh_nodes();
+}
+
+void VmWatch::on_run_state(const std::string& state) {
+  if (std::exchange(run_state_, state) != state) handlers_.on_run_state(state);
+}
+
+void VmWatch::on_link_failed(const qmp::Failure& failure) {
+  ++failures_;
+  const bool missing =
+      failure.code == qmp::Errc::greeting_missing || failure.code == qmp::Errc::connect_timeout;
+  const bool lost = failure.code == qmp::Errc::disconnected;
+  retry_in_ = lost ? kLostRetry : kHeldRetry;
+  if (missing && process_.pid == 0 && link_->peer_pid() != 0) handlers_.on_pid(link_->peer_pid());
+  std::string text = to_string(failure);
+  if (missing) {
+    const std::string holder = held_by(link_->address());
+    drop_link_ = !holder.empty();
+    if (!holder.empty()) text += " (held by " + holder + ")";
+  }
+  if (process_.pid != 0) text += "; watched by /proc meanwhile";
+  if (settled_ && !gone_) context_.say(name() + ": " + text);
+  settle(text);
+  // Without a process there is nothing else to watch.
+  const bool hopeless = !link_->ever_ready() && !missing;
+  if (process_.pid == 0 && !ended_ && (hopeless || failures_ >= kGoneAfter)) {
+    ended_ = true;
+    handlers_.on_ended();
+  }
+}
+
+void VmWatch::learn(qmp::QemuProcess process) {
+  if (process_.pid != 0 && process_.pid != process.pid) return;
+  if (process.name.empty()) process.name = process_.name;
+  if (process.uuid.empty()) process.uuid = process_.uuid;
+  const bool first = process_.pid == 0;
+  process_ = std::move(process);
+  if (nodes_.empty()) nodes_ = from_command_line(process_.disks);
+  if (link_) link_->rename(name());
+  record_seen();
+  if (first) watch_process();
+}
+
+void VmWatch::on_exit(const trace::VmEnd& end, const std::string& how) {
+  gone_ = true;
+  context_.recorder.add(trace::make_record(clock::now_ns(), id_, end, how));
+  if (link_) link_->close();
+  settle("it has ended");
+  collect();
+}
+
+// ---- sampling ----
+
+void VmWatch::tick(bool thorough) {
+  if (gone_ || ended_) return;
+  const std::uint64_t now = clock::now_ns();
+  // Who answered its heartbeat since the last tick is neither stopped nor frozen.
+  const bool answered = link_ && link_->healthy() && link_->answered_since(last_tick_ns_);
+  last_tick_ns_ = now;
+  if (watched_by_process() && (thorough || !answered || !blocked_.empty() || last_state_ == 'T' ||
+                               last_state_ == 't' || last_freezer_ == trace::FreezerState::frozen)) {
+    sample_process(now);
+    sample_threads(now);
+  }
+  if (drop_link_) link_.reset();
+  if (link_) link_->beat();
+  if (link_ && link_->ready()) return;
+  const bool waiting = link_ && retry_in_ == 0;
+  if (waiting || --retry_in_ > 0) return;
+  // The handler that tells of a failure runs within the link: it is replaced only here.
+  if (!asked_for_ && process_.pid != 0 && handlers_.on_pid) handlers_.on_pid(process_.pid);
+  link_.reset();
+  drop_link_ = false;
+  retry_in_ = 0;
+  connect();
+}
+
+void VmWatch::sample_process(std::uint64_t now) {
+  const auto stat = watch_.sample();
+  if (!stat) return;  // The pidfd tells of its end.
+  const bool stopped = stat->state == 't' || stat->state == 'T';
+  const std::uint32_t tracer = stopped ? host::tracer_of(process_.pid) : 0;
+  const auto kind = [](char state) { return state == 'R' || state == 'S' ? 'S' : state; };
+  if (kind(stat->state) != kind(last_state_) || tracer != last_tracer_)
+    context_.recorder.add(watch_.record(now, id_));
+  last_state_ = stat->state;
+  last_tracer_ = tracer;
+  cgroup_.refresh();
+  const trace::FreezerState freezer = cgroup_.freezer();
+  if (freezer != last_freezer_) context_.recorder.add(cgroup_.record(now, id_));
+  last_freezer_ = freezer;
+}
+
+void VmWatch::sample_threads(std::uint64_t now) {
+  std::set<std::uint32_t> blocked;
+  for (const host::ThreadSample& sample : host::sample_threads(process_.pid)) {
+    const bool in_d = sample.state == 'D';
+    if (in_d) blocked.insert(sample.tid);
+    if (!in_d && !blocked_.contains(sample.tid)) continue;
+    context_.recorder.add(host::thread_record(process_.pid, sample.tid, roles_, now, id_));
+  }
+  blocked_ = std::move(blocked);
+}
+
+// ---- collecting ----
+
+void VmWatch::collect() {
+  if (ended_) return;
+  const std::uint64_t now = clock::now_ns();
+  const bool too_soon = now < last_collection_ns_ + kCollectionDistance && !gone_ && last_collection_ns_ != 0;
+  if (collector_ || too_soon) {
+    again_ = true;
+    if (!collector_) {
+      // A pause loop: the next tick would be too late for its report.
+      run_later(context_, std::chrono::nanoseconds(last_collection_ns_ + kCollectionDistance - now),
+                [this, alive = std::weak_ptr(alive_)] {
+                  if (alive.expired() || collector_ || !std::exchange(again_, false)) return;
+                  collect();
+                });
+    }
+    return;
+  }
+  again_ = false;
+  collector_ = std::make_shared<Collector>(context_, *this, [this] { on_collected(); });
+  collector_->start();
+}
+
+void VmWatch::on_collected() {
+  const bool saw_end = collector_->saw_end();
+  collector_.reset();
+  last_collection_ns_ = clock::now_ns();
+  if (gone_ && !saw_end) return collect();
+  if (gone_) {
+    ended_ = true;
+    handlers_.on_ended();
+    return;
+  }
+  if (std::exchange(again_, false)) collect();
+}
+
+void VmWatch::finish(const std::string& reason) {
+  if (collector_) collector_->abandon();
+  context_.recorder.add(watch_record(clock::now_ns(), id_, trace::WatchEvent::end, reason));
+}
+
+}  // namespace vmwhy::qmp_pausewatch

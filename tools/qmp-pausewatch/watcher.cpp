@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "watcher.hpp"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <boost/asio/post.hpp>
+#include <ostream>
+
+#include "clock/clock.hpp"
+#include "core/text.hpp"
+#include "host/pressure.hpp"
+#include "render/render.hpp"
+#include "trace/record.hpp"
+#include "trace_file.hpp"
+
+namespace vmwhy::qmp_pausewatch {
+namespace {
+
+constexpr std::uint64_t kSlicesPerSecond = 10;
+constexpr std::chrono::milliseconds kSlice{1000 / kSlicesPerSecond};
+/// Threads and processes of so many VMs are looked at each second although their monitors answer. With more
+/// VMs each has its turn every few seconds: 500 VMs must not cost more than 16 do.
+constexpr std::size_t kThoroughPerSecond = 16;
+/// How long the end of a run waits for collections under way, in steps of 50 ms.
+constexpr int kLastWaits = 30;
+
+/// A monitor, a pidfd and two /proc files for each VM: the usual soft limit of 1024 is not enough for 500.
+void raise_file_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace
+
+Watcher::Watcher(const Options& options, std::ostream& out, std::ostream& err)
+    : options_(options),
+      out_(out),
+      err_(err),
+      timer_(io_),
+      end_timer_(io_),
+      signals_(io_),
+      reporter_(out, options.json, options.quiet, cli::use_color(options.color, STDOUT_FILENO), analysis_),
+      targets_(options) {}
+
+Watcher::~Watcher() = default;
+
+int Watcher::run() {
+  raise_file_limit();
+  // Both fork: before any thread exists.
+  if (auto probe = host::StorageProbe::start()) probe_ = std::move(*probe);
+  sensors_ = host::probe_sensors();
+  const auto found = qmp::find_qemus();
+  if (!open_trace(found)) return cli::kEnvironment;
+
+  context_ =
+      std::make_unique<Context>(Context{io_, options_, *recorder_, err_, nullptr, nullptr, nullptr, {}});
+  context_->mounts = host::find_cgroup_mounts();
+  context_->probe = std::move(probe_);
+  if (context_->probe) context_->probe->attach(io_);
+  for (const auto& sensor : sensors_)
+    if (sensor.name == "psi") context_->psi = sensor.state == trace::SensorState::on;
+  if (!host::pidfd_tells_exit())
+    if (auto connector = host::ProcessConnector::open(io_)) context_->connector = std::move(*connector);
+  record_start();
+  if (auto kmsg = host::Kmsg::open(io_, [this](const trace::OwnedRecord& record) { recorder_->add(record); }))
+    context_->kmsg = std::move(*kmsg);
+  reporter_.on_report = [this](const causes::Incident& incident) { on_report(incident); };
+
+  scout_ = std::make_unique<Scout>(io_);
+  signals_.add(SIGINT);
+  signals_.add(SIGTERM);
+  signals_.async_wait([this](const boost::system::error_code& error, int number) {
+    if (error) return;
+    signals_.async_wait([number](const boost::system::error_code& again, int) {
+      if (!again) ::_exit(128 + number);
+    });
+    stop("interrupted");
+  });
+  add(targets_.take(found));
+  const bool waits = options_.all || options_.expect || options_.duration.count() > 0;
+  for (const std::string& sentence : targets_.missing())
+    waits ? context_->say("waiting for " + sentence.substr(0, sentence.find(": ")))
+          : context_->complain(sentence);
+  if (vms_.empty() && !waits) {
+    stop("nothing to watch");
+  } else {
+    command_due_ = options_.expect.has_value();
+    if (options_.duration.count() > 0) {
+      end_timer_.expires_after(options_.duration);
+      end_timer_.async_wait([this](const boost::system::error_code& error) {
+        if (!error) stop("the time is over");
+      });
+    }
+    if (options_.all && vms_.empty()) context_->say("no QEMU runs here yet; waiting");
+    slice();
+  }
+  io_.run();
+  finish();
+  return exit_code();
+}
+
+bool Watcher::open_trace(const std::vector<qmp::QemuProcess>& found) {
+  std::unique_ptr<trace::Writer> writer;
+  const bool wanted = !options_.no_output && (!options_.output.empty() || !options_.expect);
+  if (wanted) {
+    trace_path_ = options_.output.empty() ? default_trace_name(options_, Targets(options_).take(found))
+                                          : options_.output;
+    auto created = trace::Writer::create(trace_path_, trace_meta(options_));
+    if (created) {
+      writer = std::move(*created);
+    } else {
+      err_ << "qmp-pausewatch: " << printable(to_string(created.error())) << "\n";
+      if (!options_.output.empty()) return false;
+      err_ << "qmp-pausewatch: no trace is kept; name a file that can be written with -o\n";
+      trace_path_.clear();
+    }
+  }
+  analysis_.add_meta(trace_meta(options_));
+  recorder_ = std::make_unique<record::Recorder>(std::move(writer), [this](const trace::RecordView& record) {
+    analysis_.add(record);
+    schedule_pump();
+  });
+  return true;
+}
+
+void Watcher::record_start() {
+  record_clock();
+  const std::uint64_t now = clock::now_ns();
+  const auto begin = static_cast<std::uint32_t>(trace::WatchEvent::begin);
+  recorder_->add(trace::make_record(now, 0, trace::Watch{begin, 0}, "qmp-pausewatch"));
+  recorder_->add(
+      host::sensor_record(now, {"qmp", trace::SensorState::on, 0, "monitors of the VMs watched", ""}));
+  for (const auto& sensor : sensors_) recorder_->add(host::sensor_record(now, sensor));
+  if (context_->psi)
+    if (const auto record = host::host_pressure(now)) recorder_->add(*record);
+}
+
+void Watcher::record_clock() {
+  auto snapshot = clock::take_snapshot(last_clock_ ? trace::ClockReason::tick : trace::ClockReason::start);
+  if (last_clock_ && clock::realtime_stepped(*last_clock_, snapshot))
+    snapshot.reason = static_cast<std::uint32_t>(trace::ClockReason::step);
+  recorder_->add(trace::make_record(snapshot.boottime_ns, 0, snapshot));
+  last_clock_ = snapshot;
+}
+
+// ---- VMs come and go ----
+
+void Watcher::add(std::vector<Target> targets) {
+  for (Target& target : targets)
+    if (!stopping_) add_one(std::move(target));
+}
+
+void Watcher::add_one(Target target) {
+  const std::uint32_t id = ++last_id_;
+  VmWatch::Handlers handlers;
+  const auto with = [this, id](auto use) {
+    if (const auto found = vms_.find(id); found != vms_.end()) use(*found->second);
+  };
+  handlers.on_settled = [this, with](const std::string& failure) {
+    with([&](VmWatch& vm) { on_settled(vm, failure); });
+  };
+  handlers.on_event = [this, with](const qmp::Event& event) {
+    with([&](VmWatch& vm) { fire_matching(Condition::Kind::event, event.name, vm); });
+  };
+  handlers.on_run_state = [this, with](const std::string& state) {
+    with([&](VmWatch& vm) { fire_matching(Condition::Kind::run_state, state, vm); });
+  };
+  handlers.on_round_trip = [this, with](std::uint64_t rtt) {
+    with([&](VmWatch& vm) { check_rtt(vm, rtt); });
+  };
+  handlers.on_ended = [this, id] { boost::asio::post(io_, [this, id] { on_ended(id); }); };
+  handlers.on_pid = [this, id](std::uint32_t pid) {
+    if (!scout_) return;
+    scout_->inspect(pid, [this, id](qmp::Result<qmp::QemuProcess> process) {
+      const auto found = vms_.find(id);
+      if (process && found != vms_.end()) found->second->learn(std::move(*process));
+    });
+  };
+  unsettled_.insert(id);
+  auto& vm = vms_[id] = std::make_unique<VmWatch>(*context_, id, std::move(target.process),
+                                                  std::move(target.asked_for), handlers);
+  context_->vms = vms_.size();
+  vm->start();
+}
+
+void Watcher::on_settled(VmWatch& vm, const std::string& failure) {
+  unsettled_.erase(vm.id());
+  if (vm.watched_by_process() || failure.empty()) watched_any_ = true;
+  if (!failure.empty()) return context_->complain(vm.name() + ": " + failure);
+  std::string text = "watching " + vm.name();
+  if (vm.pid() != 0) text += " (pid " + std::to_string(vm.pid()) + ")";
+  text += " by " + vm.monitor();
+  if (!trace_path_.empty()) text += "; trace " + trace_path_;
+  context_->say(text);
+}
+
+void Watcher::on_ended(std::uint32_t id) {
+  const auto found = vms_.find(id);
+  if (found == vms_.end()) return;
+  pump();
+  const bool never = !found->second->heard() && found->second->pid() == 0;
+  found->second->finish(never ? "it could not be watched" : "QEMU ended");
+  const auto asked_for = found->second->asked_for();
+  unsettled_.erase(id);
+  vms_.erase(found);
+  context_->vms = vms_.size();
+  const bool again = options_.all || options_.expect || options_.duration.count() > 0;
+  if (asked_for && again) targets_.expect_again(*asked_for);
+  if (vms_.empty() && !again) stop("nothing is left to watch");
+}
+
+void Watcher::look_for_more() {
+  if (scouting_ || stopping_) return;
+  const bool names = targets_.waits();
+  const bool sockets = targets_.sockets_came();
+  if (sockets) {
+    scouting_ = true;
+    return scout_->find_all([this](const std::vector<qmp::QemuProcess>& found) {
+      scouting_ = false;
+      if (!stopping_) add(targets_.take(found));
+    });
+  }
+  if ((!options_.all && !(names && !options_.names.empty())) || slices_ % kSlicesPerSecond != 0) return;
+  scouting_ = true;
+  scout_->find_new([this](const std::vector<qmp::QemuProcess>& found) {
+    scouting_ = false;
+    if (!stopping_) add(targets_.take(found));
+  });
+}
+
+// ---- time ----
+
+void Watcher::slice() {
+  if (stopping_) return;
+  timer_.expires_after(kSlice);
+  timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) slice();
+  });
+  // Each VM has its second; they are spread so that 500 of them do not all ask at once.
+  const std::uint64_t slot = slices_++ % kSlicesPerSecond;
+  const std::uint64_t turn = slices_ / kSlicesPerSecond;
+  const std::uint64_t turns = (vms_.size() + kThoroughPerSecond - 1) / kThoroughPerSecond;
+  std::vector<VmWatch*> due;
+  for (const auto& [id, vm] : vms_)
+    if (id % kSlicesPerSecond == slot) due.push_back(vm.get());
+  for (VmWatch* vm : due) {
+    const bool thorough = turns <= 1 || (vm->id() / kSlicesPerSecond) % turns == turn % turns;
+    vm->tick(thorough);
+    const std::uint64_t waiting = vm->waiting_ns();
+    if (waiting != 0) check_rtt(*vm, waiting);
+  }
+  if (slot == 0) every_second();
+  look_for_more();
+  if (command_due_ && unsettled_.empty()) start_command();
+  watch_command();
+}
+
+void Watcher::every_second() {
+  record_clock();
+  if (context_->psi)
+    if (const auto record = host::host_pressure(clock::now_ns())) recorder_->add(*record);
+  recorder_->flush();
+  if (const auto error = recorder_->take_error())
+    context_->complain("recording has ended: " + *error +
+                       "; watching goes on, what was written stays readable");
+  executed_.remove_if([](Command& command) { return command.ended().has_value(); });
+}
+
+// ---- what the analysis says ----
+
+void Watcher::schedule_pump() {
+  if (std::exchange(pump_scheduled_, true)) return;
+  boost::asio::post(io_, [this] { pump(); });
+}
+
+void Watcher::pump() {
+  pump_scheduled_ = false;
+  for (const causes::Change& change : analysis_.take_changes()) {
+    if (change.what == causes::Change::What::opened) {
+      ++incidents_;
+      recorder_->flush();
+      if (const auto found = vms_.find(change.vm); found != vms_.end() && !stopping_)
+        found->second->collect();
+    }
+    reporter_.handle(change);
+  }
+}
+
+void Watcher::on_report(const causes::Incident& incident) {
+  if (options_.expect && !expect_code_ && options_.expect->matches(incident)) {
+    expect_code_ = kCame;
+    stop("the expected incident came");
+  }
+  const auto found = vms_.find(incident.vm.id);
+  for (std::size_t i = 0; i < options_.triggers.size(); ++i) {
+    const Condition& condition = options_.triggers[i].condition;
+    if (condition.kind == Condition::Kind::cause && condition.name == incident.verdict.cause)
+      fire(i, found == vms_.end() ? nullptr : found->second.get(), incident.vm.name);
+  }
+  if (options_.once) stop("one incident was reported");
+}
+
+// ---- the end ----
+
+void Watcher::stop(const std::string& reason) {
+  if (std::exchange(stopping_, true)) return;
+  stop_reason_ = reason;
+  timer_.cancel();
+  end_timer_.cancel();
+  wait_for_collections(kLastWaits);
+}
+
+void Watcher::wait_for_collections(int tries) {
+  bool busy = pump_scheduled_;
+  for (const auto& [id, vm] : vms_) busy = busy || vm->collecting();
+  if (!busy || tries == 0) return io_.stop();
+  timer_.expires_after(std::chrono::milliseconds(50));
+  timer_.async_wait([this, tries](const boost::system::error_code&) { wait_for_collections(tries - 1); });
+}
+
+void Watcher::finish() {
+  command_.reset();
+  for (Command& command : executed_) command.let_go();
+  for (const auto& [id, vm] : vms_) vm->finish("the run ended: " + stop_reason_);
+  const auto end = static_cast<std::uint32_t>(trace::WatchEvent::end);
+  recorder_->add(trace::make_record(clock::now_ns(), 0, trace::Watch{end, 0}, stop_reason_));
+  const auto snapshot = clock::take_snapshot(trace::ClockReason::end);
+  recorder_->add(trace::make_record(snapshot.boottime_ns, 0, snapshot));
+  pump();
+  analysis_.finish();
+  reporter_.finish();
+  vms_.clear();
+  scout_.reset();
+  if (!options_.quiet)
+    render::notes(err_, analysis_.summary(), {cli::use_color(options_.color, STDERR_FILENO), 100});
+  std::string text = stop_reason_ + "; " + std::to_string(reporter_.reported()) +
+                     (reporter_.reported() == 1 ? " incident" : " incidents");
+  if (trace::Writer* writer = recorder_->writer()) {
+    const auto closed = writer->close();
+    const trace::WriterStats stats = writer->stats();
+    text += "; " + std::to_string(stats.records) + " records in " + trace_path_;
+    if (stats.lost > 0) text += ", " + std::to_string(stats.lost) + " lost";
+    if (!closed && !recorder_->take_error()) text += " (" + to_string(closed.error()) + ")";
+  }
+  context_->say(text);
+}
+
+int Watcher::exit_code() const {
+  if (options_.expect) return expect_code_.value_or(watched_any_ ? kDidNotCome : kCannotTell);
+  if (!watched_any_ && !options_.all && stop_reason_ != "interrupted") return cli::kEnvironment;
+  return options_.exit_code && reporter_.reported() > 0 ? cli::kFound : cli::kOk;
+}
+
+}  // namespace vmwhy::qmp_pausewatch

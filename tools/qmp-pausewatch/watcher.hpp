@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// A run: finds the VMs, watches them, hands records to the trace and the analysis, and acts on what the
+// analysis says. One thread, one io_context, one timer for all VMs.
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <iosfwd>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "causes/analysis.hpp"
+#include "command.hpp"
+#include "context.hpp"
+#include "host/sensors.hpp"
+#include "options.hpp"
+#include "reporter.hpp"
+#include "scout.hpp"
+#include "targets.hpp"
+#include "vm_watch.hpp"
+
+namespace vmwhy::qmp_pausewatch {
+
+class Watcher {
+ public:
+  Watcher(const Options& options, std::ostream& out, std::ostream& err);
+  ~Watcher();
+
+  /// @return the exit code.
+  int run();
+
+ private:
+  bool open_trace(const std::vector<qmp::QemuProcess>& found);
+  void record_start();
+  void add(std::vector<Target> targets);
+  void add_one(Target target);
+  void on_ended(std::uint32_t id);
+  void on_settled(VmWatch& vm, const std::string& failure);
+  void look_for_more();
+
+  void slice();
+  void every_second();
+  void pump();
+  void schedule_pump();
+  void record_clock();
+
+  void start_command();
+  void watch_command();
+  void on_report(const causes::Incident& incident);
+  void fire(std::size_t trigger, VmWatch* vm, const std::string& name);
+  void fire_matching(Condition::Kind kind, const std::string& name, VmWatch& vm);
+  void check_rtt(VmWatch& vm, std::uint64_t rtt_ns);
+
+  void stop(const std::string& reason);
+  void wait_for_collections(int tries);
+  void finish();
+  int exit_code() const;
+
+  const Options& options_;
+  std::ostream& out_;
+  std::ostream& err_;
+  boost::asio::io_context io_;
+  boost::asio::steady_timer timer_;
+  boost::asio::steady_timer end_timer_;
+  boost::asio::signal_set signals_;
+  causes::Analysis analysis_;
+  Reporter reporter_;
+  std::unique_ptr<record::Recorder> recorder_;
+  std::unique_ptr<Context> context_;
+  std::unique_ptr<host::StorageProbe> probe_;
+  std::vector<host::SensorReport> sensors_;
+  Targets targets_;
+  std::unique_ptr<Scout> scout_;
+  std::map<std::uint32_t, std::unique_ptr<VmWatch>> vms_;
+  std::uint32_t last_id_ = 0;
+
+  std::string trace_path_;
+  std::optional<Command> command_;
+  std::list<Command> executed_;
+  std::set<std::pair<std::size_t, std::uint32_t>> slow_;  ///< Trigger and VM: told of already.
+  std::optional<trace::ClockSnapshot> last_clock_;
+  std::uint64_t slices_ = 0;
+  std::uint64_t incidents_ = 0;
+  std::set<std::uint32_t> unsettled_;
+  std::optional<int> expect_code_;
+  bool watched_any_ = false;
+  bool scouting_ = false;
+  bool pump_scheduled_ = false;
+  bool stopping_ = false;
+  bool command_due_ = false;
+  std::string stop_reason_;
+};
+
+}  // namespace vmwhy::qmp_pausewatch
