@@ -149,7 +149,7 @@ std::string Collector::why_not_ask() const {
 
 void Collector::ask_monitor() {
   const std::string reason = why_not_ask();
-  if (vm_.link_ && !reason.empty() && !vm_.gone_)
+  if (vm_.link_ && vm_.link_->ready() && !reason.empty() && !vm_.gone_)
     for (const char* command : kPlainQuestions) vm_.link_->withhold(command, reason);
   if (!reason.empty()) return;
   for (const char* command : kPlainQuestions) ask(command);
@@ -158,7 +158,7 @@ void Collector::ask_monitor() {
 void Collector::ask_storage(const Reach& reach) {
   std::string reason = why_not_ask();
   if (reason.empty() && !reach.all_reached) reason = reach.reason;
-  if (vm_.link_ && !reason.empty() && !vm_.gone_)
+  if (vm_.link_ && vm_.link_->ready() && !reason.empty() && !vm_.gone_)
     for (const char* command : kStorageQuestions) vm_.link_->withhold(command, reason);
   if (!reason.empty()) return;
   for (const char* command : kStorageQuestions) ask(command);

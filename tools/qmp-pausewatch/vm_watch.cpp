@@ -21,6 +21,8 @@ constexpr int kHeldRetry = 30;
 constexpr int kLostRetry = 1;
 /// A monitor without a known process that is gone for so many attempts is taken for ended.
 constexpr int kGoneAfter = 5;
+/// So many attempts a QEMU that was just started has to make its socket.
+constexpr int kYoung = 5;
 
 trace::OwnedRecord watch_record(std::uint64_t now, std::uint32_t vm, trace::WatchEvent event,
                                 std::string text) {
@@ -236,8 +238,11 @@ void VmWatch::on_link_failed(const qmp::Failure& failure) {
   ++failures_;
   const bool missing =
       failure.code == qmp::Errc::greeting_missing || failure.code == qmp::Errc::connect_timeout;
-  const bool lost = failure.code == qmp::Errc::disconnected;
-  retry_in_ = lost ? kLostRetry : kHeldRetry;
+  const bool no_socket = failure.code == qmp::Errc::no_socket;
+  const bool soon = failure.code == qmp::Errc::disconnected || (no_socket && failures_ <= kYoung);
+  retry_in_ = soon ? kLostRetry : kHeldRetry;
+  // A QEMU that was just started has not made its socket yet.
+  if (no_socket && process_.pid != 0 && !link_->ever_ready() && failures_ < kYoung) return;
   if (missing && process_.pid == 0 && link_->peer_pid() != 0) handlers_.on_pid(link_->peer_pid());
   std::string text = to_string(failure);
   if (missing) {
@@ -246,7 +251,7 @@ void VmWatch::on_link_failed(const qmp::Failure& failure) {
     if (!holder.empty()) text += " (held by " + holder + ")";
   }
   if (process_.pid != 0) text += "; watched by /proc meanwhile";
-  if (settled_ && !gone_) context_.say(name() + ": " + text);
+  if (settled_ && !gone_ && failures_ == 1) context_.say(name() + ": " + text);
   settle(text);
   // Without a process there is nothing else to watch.
   const bool hopeless = !link_->ever_ready() && !missing;
