@@ -67,6 +67,11 @@ std::string quoted(const std::string& text) {
   return out + '"';
 }
 
+// Their context is the whole sentence already.
+bool says_all(const boost::system::error_code& code) {
+  return code == Errc::no_socket || code == Errc::greeting_missing || code == Errc::negotiation_timeout;
+}
+
 }  // namespace
 
 const boost::system::error_category& category() noexcept {
@@ -80,7 +85,7 @@ boost::system::error_code make_error_code(Errc e) noexcept {
 
 std::string to_string(const Failure& failure) {
   std::string out = failure.context;
-  if (failure.code) {
+  if (failure.code && (out.empty() || !says_all(failure.code))) {
     if (!out.empty()) out += ": ";
     out += failure.code.message();
   }
