@@ -65,8 +65,8 @@ CCACHE := $(shell command -v ccache 2>/dev/null)
 CXX := $(if $(filter default undefined,$(origin CXX)),g++,$(CXX))
 WARNINGS := -Wall -Wextra -Werror -Wno-missing-field-initializers
 OPTIMIZE := $(if $(DEBUG),-O0 -g3,-O2 -g1)
-SANITIZE := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 comma := ,
+SANITIZE := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 CXXFLAGS ?=
 ALL_CXXFLAGS = -std=c++20 $(WARNINGS) $(OPTIMIZE) $(SANITIZE) -pthread -I. -Itools/lib -I$(BUILD)/gen \
 	-DBOOST_ASIO_SEPARATE_COMPILATION $(CXXFLAGS)
