@@ -127,5 +127,46 @@ VMWHY_BENCH(trace_file) {
               .peer_value = kRecords / rows.read_seconds});
 }
 
+// Two types that interleave at random: grouping must not cost more than it wins.
+VMWHY_BENCH(trace_interleaved) {
+  const test::TempDir dir;
+  const std::string path = dir / "mixed.vmt";
+  std::vector<trace::OwnedRecord> records;
+  for (auto& exit : test::synthetic_exits(kDistinct)) {
+    const std::uint64_t time = exit.header.time_ns;
+    records.push_back(std::move(exit));
+    if (time % 3 == 0)
+      records.push_back(
+          trace::make_record(time + time % 200, 1,
+                             trace::ThreadState{.pid = 4242,
+                                                .tid = 4250 + static_cast<std::uint32_t>(time % 8),
+                                                .state = 'S',
+                                                .role = 2,
+                                                .vcpu = static_cast<std::int32_t>(time % 8),
+                                                .syscall = 16,
+                                                .cpu_ns = time / 2,
+                                                .run_delay_ns = time / 50,
+                                                .switches = time / 100'000}));
+  }
+  test::write_trace(path, records);
+  std::string rows;
+  double packed = 0;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    rows.append(reinterpret_cast<const char*>(&records[i].header), sizeof records[i].header);
+    rows += records[i].fixed;
+    if (rows.size() < Rows::kBlock && i + 1 < records.size()) continue;
+    std::string out(ZSTD_compressBound(rows.size()), '\0');
+    packed += static_cast<double>(ZSTD_compress(out.data(), out.size(), rows.data(), rows.size(), 1));
+    rows.clear();
+  }
+  const auto count = static_cast<double>(records.size());
+  report.add({.figure = "size",
+              .value = static_cast<double>(std::filesystem::file_size(path)) / count,
+              .unit = "bytes/record",
+              .goal = 8,
+              .peer = "rows through zstd -1",
+              .peer_value = packed / count});
+}
+
 }  // namespace
 }  // namespace vmwhy::bench

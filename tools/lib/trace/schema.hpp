@@ -14,11 +14,11 @@ namespace vmwhy::trace {
 
 struct FieldInfo {
   std::string_view name;
-  std::uint16_t offset;   ///< From the beginning of the fixed part.
-  std::uint16_t width;    ///< Bytes.
-  char kind;              ///< 'u' unsigned, 'i' signed, 's' zero-padded string, 'c' letter.
-  std::string_view unit;  ///< "ns", "bytes", "us", "" …
-  std::string_view meaning;
+  std::uint16_t offset;      ///< From the beginning of the fixed part.
+  std::uint16_t width;       ///< Bytes.
+  char kind;                 ///< 'u' unsigned, 'i' signed, 's' zero-padded string, 'c' letter.
+  std::string_view unit;     ///< "ns", "bytes", "us", "" …
+  std::string_view meaning;  ///< "1 begin, 2 end" where the value is one of a list.
 };
 
 struct RecordInfo {
@@ -26,7 +26,7 @@ struct RecordInfo {
   std::string_view name;  ///< The struct's, in snake_case.
   std::uint16_t size;     ///< Bytes of the fixed part.
   std::span<const FieldInfo> fields;
-  std::string_view text;  ///< What the text is; strings joined by NUL are separated by a comma.
+  std::string_view text;  ///< The names of the text's strings, "command, message"; empty: it has none.
 };
 
 std::span<const RecordInfo> schema();
