@@ -50,8 +50,7 @@ Opinion judge_operator_stop(const Case& c) {
   if (!c.is_pause()) return nothing();
   const timeline::Command* own = own_stop(c);
   if (!c.paused_in("paused") && own == nullptr) {
-    if (c.run_state.empty()) return nothing();
-    return against("operator-stop", fmt::format("the run state is '{}': a stop gives 'paused'", c.run_state));
+    return nothing();
   }
   if (c.is_storage_error())
     return against("operator-stop", "the I/O error came before the STOP, and stops the VM by itself");
@@ -95,9 +94,9 @@ Opinion judge_snapshot_or_save(const Case& c) {
   const bool saving = c.run_state == "save-vm";
   const bool restoring = c.run_state == "restore-vm";
   if (!saving && !restoring && job == nullptr && dump == nullptr) {
-    if (c.run_state.empty()) return nothing();
+    if (c.run_state != "paused") return nothing();
     return against("snapshot-or-save",
-                   fmt::format("the run state is '{}', and no snapshot job was at work", c.run_state));
+                   "no snapshot job was at work, and the run state is neither save-vm nor restore-vm");
   }
   Finding finding;
   finding.confidence = Confidence::likely;
@@ -189,11 +188,7 @@ Opinion judge_incoming_wait(const Case& c) {
 }
 
 Opinion judge_never_started(const Case& c) {
-  if (!c.paused_in("prelaunch")) {
-    if (c.is_pause() && !c.run_state.empty())
-      return against("never-started", fmt::format("the run state is '{}'", c.run_state));
-    return nothing();
-  }
+  if (!c.paused_in("prelaunch")) return nothing();
   const timeline::QmpEvent* reset = c.vm.first_event("RESET", 0, c.until);
   if (c.incident.trigger == "STOP" || reset != nullptr || !c.incident.began_before_watch)
     return against("never-started",

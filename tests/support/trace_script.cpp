@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "tests/support/trace_script.hpp"
+
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <sstream>
+
+#include "tests/support/temp_dir.hpp"
+#include "trace/writer.hpp"
+
+namespace vmwhy::test {
+namespace {
+
+namespace json = boost::json;
+using trace::OwnedRecord;
+
+struct Line {
+  double time = 0;
+  std::string type;
+  std::vector<std::string> words;
+  std::map<std::string, std::string> values;
+  json::value data;  // null: none
+  std::string text;
+
+  std::string value(const std::string& key, std::string otherwise = {}) const {
+    auto at = values.find(key);
+    return at == values.end() ? otherwise : at->second;
+  }
+  std::string word(std::size_t n) const { return n < words.size() ? words[n] : std::string(); }
+  bool has(const std::string& key) const { return values.count(key) > 0; }
+  double number(const std::string& key, double otherwise = 0) const {
+    return has(key) ? std::strtod(value(key).c_str(), nullptr) : otherwise;
+  }
+  std::uint64_t bytes(const std::string& key, std::uint64_t otherwise = 0) const {
+    if (!has(key)) return otherwise;
+    char* end = nullptr;
+    const double amount = std::strtod(value(key).c_str(), &end);
+    const std::string unit = end;
+    const double scale = unit == "k" ? 1024.0 : unit == "m" ? 1048576.0 : unit == "g" ? 1073741824.0 : 1.0;
+    return static_cast<std::uint64_t>(amount * scale);
+  }
+  std::uint64_t device(const std::string& key) const {
+    unsigned major = 0, minor = 0;
+    if (!has(key) || std::sscanf(value(key).c_str(), "%u:%u", &major, &minor) != 2) return 0;
+    return makedev(major, minor);
+  }
+  std::uint32_t vm() const { return static_cast<std::uint32_t>(number("vm", 1)); }
+};
+
+std::uint64_t at(double seconds) {
+  return kScriptBoottimeNs + static_cast<std::uint64_t>(std::llround(seconds * 1e6)) * 1000;
+}
+std::int64_t wall_us(double seconds) {
+  return kScriptRealtimeNs / 1000 + static_cast<std::int64_t>(std::llround(seconds * 1e6));
+}
+std::uint64_t span(double seconds) {
+  return static_cast<std::uint64_t>(std::llround(seconds * 1e9));
+}
+
+std::string unescape(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 1 < text.size() && (text[i + 1] == 'n' || text[i + 1] == 't')) {
+      out += text[++i] == 'n' ? '\n' : '\t';
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+/// The end of the JSON value that begins at `from`.
+std::size_t json_end(std::string_view line, std::size_t from) {
+  int depth = 0;
+  bool quoted = false;
+  for (std::size_t i = from; i < line.size(); ++i) {
+    if (quoted) {
+      if (line[i] == '\\')
+        ++i;
+      else if (line[i] == '"')
+        quoted = false;
+    } else if (line[i] == '"') {
+      quoted = true;
+    } else if (line[i] == '{' || line[i] == '[') {
+      ++depth;
+    } else if ((line[i] == '}' || line[i] == ']') && --depth == 0) {
+      return i + 1;
+    }
+  }
+  return std::string_view::npos;
+}
+
+/// Reads one word or key=value, with double quotes around what holds spaces.
+std::string next_word(std::string_view line, std::size_t& i) {
+  std::string word;
+  bool quoted = false;
+  for (; i < line.size() && (quoted || line[i] != ' '); ++i) {
+    if (line[i] == '"')
+      quoted = !quoted;
+    else
+      word += line[i];
+  }
+  return word;
+}
+
+std::string parse_line(std::string_view line, Line& out) {
+  std::size_t i = 0;
+  bool first = true;
+  while (i < line.size()) {
+    if (line[i] == ' ') {
+      ++i;
+      continue;
+    }
+    if (line.substr(i, 3) == "-- ") {
+      out.text = unescape(line.substr(i + 3));
+      break;
+    }
+    if (line[i] == '{' || line[i] == '[') {
+      const std::size_t end = json_end(line, i);
+      if (end == std::string_view::npos) return "JSON without an end";
+      boost::system::error_code error;
+      const std::string_view text = line.substr(i, end - i);
+      out.data = json::parse(json::string_view(text.data(), text.size()), error);
+      if (error) return "bad JSON: " + std::string(text);
+      i = end;
+      continue;
+    }
+    const std::string word = next_word(line, i);
+    const std::size_t equals = word.find('=');
+    if (first) {
+      char* end = nullptr;
+      out.time = std::strtod(word.c_str(), &end);
+      if (*end != '\0') return "no time: " + word;
+      first = false;
+    } else if (out.type.empty()) {
+      out.type = word;
+    } else if (equals != std::string::npos) {
+      out.values[word.substr(0, equals)] = word.substr(equals + 1);
+    } else {
+      out.words.push_back(word);
+    }
+  }
+  return out.type.empty() ? "no type" : "";
+}
+
+OwnedRecord message(const Line& line, trace::QmpKind kind, const std::string& command,
+                    const json::value& body) {
+  trace::QmpMessage m{};
+  m.kind = static_cast<std::uint32_t>(kind);
+  m.wall_us = -1;
+  m.link = static_cast<std::uint32_t>(line.number("link"));
+  if (kind == trace::QmpKind::return_ || kind == trace::QmpKind::error)
+    m.sent_ns = at(line.number("sent", line.time - 0.0005));
+  if (kind == trace::QmpKind::event && line.value("stamp") != "none")
+    m.wall_us = wall_us(line.number("stamp", line.time) + line.number("step"));
+  return trace::make_record(at(line.time), line.vm(), m, trace::join_text({command, json::serialize(body)}));
+}
+
+OwnedRecord event(const Line& line) {
+  json::object body{{"event", line.word(0)}};
+  if (!line.data.is_null()) body["data"] = line.data;
+  return message(line, trace::QmpKind::event, "", body);
+}
+
+OwnedRecord status(const Line& line) {
+  const bool running = line.value("running", line.word(0) == "running" ? "yes" : "no") == "yes";
+  return message(line, trace::QmpKind::return_, "query-status",
+                 json::object{{"return", json::object{{"status", line.word(0)}, {"running", running}}}});
+}
+
+std::uint32_t named(const std::string& name,
+                    std::initializer_list<std::pair<const char*, std::uint32_t>> names) {
+  for (const auto& [known, value] : names)
+    if (name == known) return value;
+  return 0;
+}
+
+OwnedRecord link(const Line& line) {
+  trace::QmpLink l{};
+  l.state = named(line.word(0), {{"ready", 1},
+                                 {"refused", 2},
+                                 {"connect_timeout", 3},
+                                 {"greeting_missing", 4},
+                                 {"negotiation_timeout", 5},
+                                 {"reply_overdue", 6},
+                                 {"reply_late", 7},
+                                 {"closed", 8},
+                                 {"not_qmp", 9}});
+  l.waited_ns = span(line.number("waited"));
+  l.link = static_cast<std::uint32_t>(line.number("link"));
+  return trace::make_record(at(line.time), line.vm(), l,
+                            trace::join_text({line.value("address", "/run/web1.qmp"), line.value("detail")}));
+}
+
+OwnedRecord file(const Line& line) {
+  trace::NodeFile f{};
+  f.rdev = line.device("block");
+  f.path_rdev = line.has("path_block") ? line.device("path_block") : f.rdev;
+  f.size_bytes = line.bytes("bytes");
+  f.mode = f.rdev != 0 ? S_IFBLK | 0660 : S_IFREG | 0600;
+  f.fd = 11;
+  f.ino = 17;
+  f.waited_ns = span(line.number("waited", 0.0002));
+  if (f.rdev == 0) {
+    f.fs_size_bytes = line.bytes("size", 4 << 20);
+    f.fs_free_bytes = line.bytes("free");
+    f.fs_avail_bytes = line.bytes("avail", f.fs_free_bytes);
+    f.fs_files = line.bytes("inodes", 1000);
+    f.fs_files_free = line.bytes("inodes_free", 900);
+    f.fs_magic = 0x01021994;
+  }
+  std::stringstream flags(line.value("flags"));
+  for (std::string flag; std::getline(flags, flag, ',');)
+    f.flags |= named(flag, {{"deleted", 1},
+                            {"path-missing", 2},
+                            {"path-differs", 4},
+                            {"sys-missing", 8},
+                            {"unreachable", 16},
+                            {"stat-failed", 32},
+                            {"read-only", 64},
+                            {"no-fd", 128}});
+  return trace::make_record(at(line.time), line.vm(), f,
+                            trace::join_text({line.value("node", "d0"), line.value("path", "/srv/d.qcow2"),
+                                              f.rdev != 0 ? "" : line.value("mount", "/srv"),
+                                              f.rdev != 0 ? "" : line.value("fs", "tmpfs"),
+                                              f.rdev != 0 ? "" : line.value("source", "tmpfs")}));
+}
+
+OwnedRecord process(const Line& line) {
+  trace::ProcessState p{};
+  p.pid = static_cast<std::uint32_t>(line.number("pid", 4242));
+  p.state = static_cast<std::uint8_t>(line.word(0).c_str()[0]);
+  p.tracer_pid = static_cast<std::uint32_t>(line.number("tracer"));
+  p.threads = 4;
+  p.rss_bytes = line.bytes("rss", 64u << 20);
+  std::strncpy(p.tracer_comm, line.value("tracer_comm").c_str(), sizeof(p.tracer_comm) - 1);
+  return trace::make_record(at(line.time), line.vm(), p, "qemu-system-x86");
+}
+
+OwnedRecord thread(const Line& line) {
+  trace::ThreadState t{};
+  t.pid = 4242;
+  t.tid = static_cast<std::uint32_t>(line.number("tid", 4242));
+  t.state = static_cast<std::uint8_t>(line.word(0).c_str()[0]);
+  t.role = named(line.value("role"), {{"main", 1}, {"vcpu", 2}, {"iothread", 3}});
+  t.vcpu = static_cast<std::int32_t>(line.number("vcpu", -1));
+  t.syscall = -1;
+  t.cpu_ns = span(line.number("cpu", 1));
+  t.switches = static_cast<std::uint64_t>(line.number("switches", 10));
+  return trace::make_record(at(line.time), line.vm(), t,
+                            trace::join_text({line.value("comm", "qemu-system-x86"), line.value("wchan"),
+                                              unescape(line.value("stack"))}));
+}
+
+OwnedRecord seen(const Line& line) {
+  trace::VmSeen s{};
+  s.pid = static_cast<std::uint32_t>(line.number("pid", 4242));
+  s.start_ns = kScriptBoottimeNs - 60'000'000'000;
+  json::object body = line.data.is_object() ? line.data.get_object() : json::object();
+  body.emplace("pid", s.pid);
+  return trace::make_record(at(line.time), line.vm(), s, json::serialize(body));
+}
+
+OwnedRecord end(const Line& line) {
+  trace::VmEnd e{};
+  e.pid = 4242;
+  e.how = named(line.word(0), {{"exited", 1}, {"signaled", 2}});
+  e.status = static_cast<std::int32_t>(std::strtol(line.word(1).c_str(), nullptr, 10));
+  e.core_dumped = line.value("core") == "yes";
+  return trace::make_record(at(line.time), line.vm(), e, line.text);
+}
+
+OwnedRecord clock_line(const Line& line) {
+  trace::ClockSnapshot c{};
+  c.boottime_ns = c.monotonic_ns = at(line.time);
+  c.realtime_ns = wall_us(line.time + line.number("realtime")) * 1000;
+  c.width_ns = 100;
+  c.reason =
+      static_cast<std::uint32_t>(line.has("realtime") ? trace::ClockReason::step : trace::ClockReason::tick);
+  return trace::make_record(at(line.time), 0, c);
+}
+
+OwnedRecord sensor(const Line& line) {
+  trace::Sensor s{};
+  s.state = named(line.word(1), {{"off", 0}, {"on", 1}, {"failed", 2}, {"partial", 3}});
+  return trace::make_record(at(line.time), 0, s,
+                            trace::join_text({line.word(0), line.value("detail"), line.value("remedy")}));
+}
+
+OwnedRecord cgroup(const Line& line) {
+  trace::CgroupState c{};
+  c.memory_max_bytes = line.bytes("max", UINT64_MAX);
+  c.quota_us = -1;
+  c.freezer = named(line.word(0), {{"thawed", 1}, {"freezing", 2}, {"frozen", 3}});
+  c.version = static_cast<std::uint32_t>(line.number("version", 2));
+  return trace::make_record(at(line.time), line.vm(), c, line.value("path", "/machine/web1"));
+}
+
+OwnedRecord collected(const Line& line) {
+  trace::Collected c{};
+  c.began_ns = at(line.number("began", line.time - 0.001));
+  c.overdue = static_cast<std::uint32_t>(line.number("overdue"));
+  return trace::make_record(at(line.time), line.vm(), c, line.text);
+}
+
+OwnedRecord loss(const Line& line) {
+  trace::Loss l{};
+  l.lost = std::strtoull(line.word(0).c_str(), nullptr, 10);
+  l.first_ns = l.last_ns = at(line.time);
+  return trace::make_record(at(line.time), 0, l, line.value("source", "queue"));
+}
+
+OwnedRecord watch(const Line& line) {
+  trace::Watch w{};
+  w.event = named(line.word(0), {{"begin", 1}, {"end", 2}});
+  return trace::make_record(at(line.time), static_cast<std::uint32_t>(line.number("vm")), w, line.text);
+}
+
+bool make(const Line& line, OwnedRecord& out) {
+  const std::string& type = line.type;
+  if (type == "event")
+    out = event(line);
+  else if (type == "status")
+    out = status(line);
+  else if (type == "reply")
+    out = message(line, trace::QmpKind::return_, line.word(0), json::object{{"return", line.data}});
+  else if (type == "error")
+    out = message(line, trace::QmpKind::error, line.word(0),
+                  json::object{{"error", json::object{{"class", "GenericError"}, {"desc", line.text}}}});
+  else if (type == "command")
+    out = message(line, trace::QmpKind::command, line.word(0), json::object{{"execute", line.word(0)}});
+  else if (type == "withheld")
+    out = trace::make_record(at(line.time), line.vm(), trace::QmpWithheld{},
+                             trace::join_text({line.word(0), line.text}));
+  else if (type == "link")
+    out = link(line);
+  else if (type == "file")
+    out = file(line);
+  else if (type == "process")
+    out = process(line);
+  else if (type == "thread")
+    out = thread(line);
+  else if (type == "seen")
+    out = seen(line);
+  else if (type == "end")
+    out = end(line);
+  else if (type == "clock")
+    out = clock_line(line);
+  else if (type == "sensor")
+    out = sensor(line);
+  else if (type == "cgroup")
+    out = cgroup(line);
+  else if (type == "kmsg")
+    out = trace::make_record(at(line.time), 0, trace::KernelLog{0, 3, 0}, line.text);
+  else if (type == "log")
+    out = trace::make_record(at(line.time), line.vm(), trace::LogTail{0, 4242, 0},
+                             trace::join_text({line.value("path", "/var/log/web1.log"), line.text}));
+  else if (type == "collected")
+    out = collected(line);
+  else if (type == "loss")
+    out = loss(line);
+  else if (type == "watch")
+    out = watch(line);
+  else
+    return false;
+  return true;
+}
+
+constexpr std::string_view kPreamble = R"(0 clock
+0 watch begin
+0 sensor qmp on
+0 sensor proc on
+0 sensor reach on
+0 sensor kmsg on
+0 seen {"name":"web1","uid":0,"owner":"plain","accelerator":"tcg","monitors":[{"address":"/run/web1.qmp","held":false}]} pid=4242
+0 link ready
+)";
+
+void add_lines(std::string_view script, ScriptedTrace& out) {
+  std::istringstream lines{std::string(script)};
+  std::size_t number = 0;
+  for (std::string text; std::getline(lines, text);) {
+    ++number;
+    if (text.empty() || text[0] == '#' || text == "bare") continue;
+    if (text.rfind("meta ", 0) == 0) {
+      boost::system::error_code error;
+      const json::value meta = json::parse(text.substr(5), error);
+      if (const json::object* object = meta.if_object())
+        for (const auto& member : *object) out.meta[member.key()] = member.value();
+      continue;
+    }
+    Line line;
+    std::string error = parse_line(text, line);
+    OwnedRecord record;
+    if (error.empty() && !make(line, record)) error = "unknown type " + line.type;
+    if (!error.empty()) {
+      out.error = "line " + std::to_string(number) + ": " + error;
+      return;
+    }
+    out.records.push_back(std::move(record));
+  }
+}
+
+}  // namespace
+
+ScriptedTrace parse_trace_script(std::string_view script) {
+  ScriptedTrace trace;
+  trace.meta["host"] = json::object{{"name", "host1"}, {"kernel", "6.1.0"}};
+  if (script.substr(0, 5) != "bare\n") add_lines(kPreamble, trace);
+  add_lines(script, trace);
+  return trace;
+}
+
+std::string write_trace(const ScriptedTrace& trace, const std::string& path) {
+  auto writer = trace::Writer::create(path, trace.meta);
+  if (!writer) return {};
+  for (const OwnedRecord& record : trace.records) (*writer)->append(record.view());
+  if (!(*writer)->close()) return {};
+  return read_file(path);
+}
+
+}  // namespace vmwhy::test

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "vm-why/vm_why.hpp"
+
+#include <algorithm>
+#include <boost/json/serialize.hpp>
+#include <ostream>
+
+#include "causes/analysis.hpp"
+#include "cli/cli.hpp"
+#include "core/text.hpp"
+#include "render/render.hpp"
+#include "trace/reader.hpp"
+
+namespace vmwhy::vm_why {
+namespace {
+
+struct Answer {
+  causes::TraceSummary summary;
+  std::vector<causes::Incident> incidents;
+};
+
+Result<Answer> judge_file(const std::string& path) {
+  auto opened = trace::Reader::open(path);
+  if (!opened) return opened.error();
+  trace::Reader& reader = **opened;
+  causes::Analysis analysis;
+  for (bool more = true; more;) {
+    switch (reader.next_block()) {
+      case trace::Reader::Step::records:
+        reader.visit([&](const trace::RecordView& record) { analysis.add(record); });
+        break;
+      case trace::Reader::Step::meta:
+        analysis.add_meta(reader.meta());
+        break;
+      case trace::Reader::Step::end:
+        more = false;
+        break;
+    }
+  }
+  analysis.finish();
+  Answer answer{analysis.summary(), analysis.judge_all()};
+  answer.summary.trace = path;
+  const trace::ReadReport& report = reader.report();
+  answer.summary.lost_records = std::max(answer.summary.lost_records, report.lost);
+  answer.summary.notes.insert(answer.summary.notes.begin(), report.notes.begin(), report.notes.end());
+  return answer;
+}
+
+bool is_wanted(const causes::Incident& incident, const Options& options) {
+  if (options.incident != 0 && incident.id != options.incident) return false;
+  return options.vm.empty() || incident.vm.name == options.vm || incident.vm.uuid == options.vm ||
+         std::to_string(incident.vm.pid) == options.vm || std::to_string(incident.vm.id) == options.vm;
+}
+
+void print(std::ostream& out, const Answer& answer, const Options& options) {
+  const render::TextStyle style{options.color, 100};
+  if (options.files.size() > 1) out << printable(answer.summary.trace) << ":\n";
+  render::notes(out, answer.summary, style);
+  if (answer.incidents.empty()) {
+    out << (options.vm.empty() && options.incident == 0
+                ? "no pause, stall or end of a VM is in this trace\n"
+                : "no such incident is in this trace; vm-why without --vm and --incident lists all\n");
+  }
+  for (const causes::Incident& incident : answer.incidents) {
+    if (answer.incidents.size() > 1) out << '#' << incident.id << ' ';
+    render::report(out, incident, style);
+    if (&incident != &answer.incidents.back()) out << '\n';
+  }
+}
+
+}  // namespace
+
+int run(const Options& options, std::ostream& out, std::ostream& err) {
+  bool failed = false, found = false;
+  for (const std::string& path : options.files) {
+    Result<Answer> answer = judge_file(path);
+    if (!answer) {
+      err << "vm-why: " << printable(to_string(answer.error())) << '\n';
+      failed = true;
+      continue;
+    }
+    std::erase_if(answer->incidents, [&](const auto& incident) { return !is_wanted(incident, options); });
+    found = found || !answer->incidents.empty();
+    if (options.json) {
+      out << boost::json::serialize(render::to_json(answer->summary, answer->incidents)) << '\n';
+    } else {
+      if (&path != &options.files.front()) out << '\n';
+      print(out, *answer, options);
+    }
+  }
+  if (failed) return cli::kFailed;
+  return options.exit_code && found ? cli::kFound : cli::kOk;
+}
+
+}  // namespace vmwhy::vm_why
