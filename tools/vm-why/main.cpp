@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "cli/cli.hpp"
-#include "vm-why/vm_why.hpp"
+#include "tools/vm-why/vm_why.hpp"
 
 namespace {
 

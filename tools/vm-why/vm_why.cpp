@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "vm-why/vm_why.hpp"
+#include "tools/vm-why/vm_why.hpp"
 
 #include <algorithm>
 #include <boost/json/serialize.hpp>
