@@ -4,6 +4,7 @@
 
 #include <boost/json/object.hpp>
 #include <filesystem>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,11 @@ struct CaseFile {
   bool positive = false;
   std::string test_name;
 };
+
+/// How GoogleTest names a case when it fails.
+inline void PrintTo(const CaseFile& file, std::ostream* out) {
+  *out << file.path.filename();
+}
 
 /// By name.
 std::vector<CaseFile> case_files();

@@ -233,6 +233,8 @@ Opinion judge_qemu_exited(const Case& c) {
   if (oom_line(c) != nullptr && end.how == trace::EndHow::unknown) return nothing();
   const std::string reason = shutdown_reason(c);
   if (end.how == trace::EndHow::unknown && reason.empty() && c.log_text().empty()) return nothing();
+  if (reason.rfind("guest-", 0) == 0 || reason == "host-signal")
+    return nothing();  // Told better by other rules.
   Finding finding;
   finding.confidence = end.how == trace::EndHow::exited ? Confidence::proven : Confidence::likely;
   finding.summary = end.how == trace::EndHow::exited

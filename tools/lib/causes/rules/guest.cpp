@@ -113,7 +113,8 @@ Opinion judge_guest_shutdown(const Case& c) {
     return nothing();
   }
   Finding finding;
-  finding.confidence = by_guest ? Confidence::proven : Confidence::likely;
+  // A reset that was turned into a shutdown may not have been the guest's wish.
+  finding.confidence = by_guest && reason != "guest-reset" ? Confidence::proven : Confidence::likely;
   finding.summary = "the guest shut down";
   if (reason == "guest-reset")
     finding.summary = "the guest was reset, which QEMU was told (-no-reboot) to take for a shutdown";

@@ -128,20 +128,25 @@ Opinion judge_migration_failed(const Case& c) {
     return found(std::move(finding));
   }
   if (!event_topic) {
-    const bool recent = event != nullptr && event->time_ns >= c.from;
+    // A failure from before the stop left the VM running: it is no reason for it to stand.
+    const bool recent = event != nullptr && event->time_ns >= c.begin;
     const bool state =
         c.run_state == "paused" || c.run_state == "postmigrate" || c.run_state == "finish-migrate";
     if (!state || !(recent || (queried && c.run_state != "paused"))) return nothing();
   }
   if (event == nullptr && !queried) return nothing();
   Finding finding;
-  finding.confidence = event != nullptr || event_topic ? Confidence::proven : Confidence::likely;
+  finding.confidence = event_topic ? Confidence::proven : Confidence::likely;
   if (event != nullptr) finding.evidence.push_back(qmp_evidence(*event));
   add_query(c, finding);
   finding.summary = event_topic ? "a migration failed; the VM runs on where it was"
                                 : "a migration failed, and the VM was left stopped";
   if (queried && !query->error.empty()) finding.summary += ": " + query->error;
   finding.remedy.push_back("read the destination's stderr: the reason is often only there");
+  if (!event_topic)
+    finding.not_proved.push_back({"that nobody had stopped it before",
+                                  "a VM that was stopped by hand stays stopped when "
+                                  "its migration fails"});
   if (!event_topic)
     finding.remedy.push_back("make sure that the VM does not run at the destination, then: " +
                              qmp_call(c, "cont"));

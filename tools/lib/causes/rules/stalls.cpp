@@ -250,6 +250,8 @@ Opinion judge_storage_hang(const Case& c) {
 
 Opinion judge_qemu_main_loop_blocked(const Case& c) {
   if (!c.is_stall() || (c.incident.all_reasons & kQmpReasons) == 0) return nothing();
+  if ((c.incident.all_reasons & (timeline::kStopped | timeline::kFrozen)) != 0)
+    return against("qemu-main-loop-blocked", "the whole process stands, not its main loop alone");
   bool greeted = false, overdue = false;
   Finding finding;
   for (const timeline::LinkChange* change : link_changes(c)) {
@@ -289,8 +291,9 @@ Opinion judge_qemu_main_loop_blocked(const Case& c) {
   } else {
     finding.not_proved.push_back({"where the main thread is", "its state was not read"});
   }
-  finding.remedy.push_back(
-      "see where it stands: gdb -p PID -batch -ex 'thread apply all bt' (this stops the VM meanwhile)");
+  finding.remedy.push_back(fmt::format(
+      "see where it stands: gdb -p {} -batch -ex 'thread apply all bt' (this stops the VM meanwhile)",
+      c.vm.pid != 0 ? std::to_string(c.vm.pid) : "PID"));
   return found(std::move(finding));
 }
 

@@ -2,6 +2,7 @@
 // Requests that a lower layer failed.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "causes/rules/rules.hpp"
@@ -65,7 +66,10 @@ Opinion judge_storage_io_error(const Case& c) {
   if (s.error != nullptr && s.nospace)
     return against("storage-io-error", "QEMU says nospace: the request failed with ENOSPC");
   const std::vector<const timeline::KernelLine*> lines = lines_that(c, says_io_error);
-  const bool chain = s.error != nullptr && s.file_of_node && !lines.empty();
+  // A failed discard is told apart by its own rule: QMP does not say which request it was.
+  const bool discard = std::any_of(lines.begin(), lines.end(),
+                                   [](const timeline::KernelLine* line) { return says_discard(line->text); });
+  const bool chain = s.error != nullptr && s.file_of_node && !lines.empty() && !discard;
   Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
   finding.summary = s.error == nullptr
                         ? "an I/O error stopped the VM; which request it was, and its error, was not seen"
@@ -86,6 +90,11 @@ Opinion judge_storage_io_error(const Case& c) {
     finding.not_proved.push_back({"what the error was",
                                   "no BLOCK_IO_ERROR was seen; query-block's io-status may name an "
                                   "older one"});
+  if (c.incident.topic == timeline::Topic::io_reported) {
+    finding.remedy.emplace_back(
+        "mend what lies under the node; the guest saw the error: look at its file systems");
+    return found(std::move(finding));
+  }
   finding.remedy.push_back("mend what lies under the node, then: " + qmp_call(c, "cont") +
                            " (it retries the request; if it fails again, the next pause follows at once)");
   return found(std::move(finding));
