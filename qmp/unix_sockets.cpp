@@ -224,7 +224,7 @@ std::string_view last_component(std::string_view path) {
 }
 
 std::string describe_holder(const std::vector<std::uint32_t>& peers, std::uint32_t own_pid) {
-  const std::string text = "another client holds the monitor";
+  std::string text = "another client holds the monitor";
   const auto budget = take_budget(std::chrono::milliseconds(50));
   if (budget.count() <= 0) return text;
   const auto owners = find_socket_owners({peers.begin(), peers.end()}, budget);
@@ -279,7 +279,7 @@ std::string explain_silence(int fd, std::uint32_t peer_pid, const std::string& p
   if (::fstat(fd, &own) != 0) return {};
   const auto inode = static_cast<std::uint32_t>(own.st_ino);
   const auto socket = find_unix_socket(inode);
-  const std::string state = describe_state(peer_pid);
+  std::string state = describe_state(peer_pid);
   if (socket && socket->peer_inode != 0) {
     // accept(2) was called for us, and the monitor said nothing all the same.
     return "the connection was accepted, so the thread that serves the monitor is stuck, or this is no QMP "

@@ -138,6 +138,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
       .examples(kExamples);
   const std::vector<std::string> arguments = expand_watch(argc, argv);
   std::vector<const char*> pointers;
+  pointers.reserve(arguments.size());
   for (const std::string& argument : arguments) pointers.push_back(argument.c_str());
   if (const auto code = parser.parse(static_cast<int>(pointers.size()), pointers.data(), out, err))
     return code;
