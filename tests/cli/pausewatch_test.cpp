@@ -31,6 +31,12 @@ boost::json::object parse_line(std::string_view line) {
   return value.is_object() ? value.get_object() : boost::json::object{};
 }
 
+boost::json::object only_incident(const boost::json::object& document) {
+  const auto& incidents = document.at("incidents").as_array();
+  EXPECT_EQ(incidents.size(), 1u);
+  return incidents.at(0).as_object();
+}
+
 TEST(Pausewatch, UsageErrorsExitWithTwo) {
   EXPECT_EQ(run({}).status.code, 2);
   EXPECT_EQ(run({"-a", "-d", "soon"}).status.code, 2);
@@ -119,9 +125,10 @@ TEST(Pausewatch, ReportsAPauseAsOneJsonLine) {
   const auto status = child.wait();
   ASSERT_TRUE(status);
   EXPECT_EQ(status->code, 4) << child.err();
-  const auto incident = parse_line(child.out());
-  EXPECT_EQ(incident.at("schema").as_string(), "vmwhy.incident/1");
-  EXPECT_EQ(incident.at("report").as_string(), "new");
+  const auto document = parse_line(child.out());
+  EXPECT_EQ(document.at("schema").as_string(), "vmwhy.verdict/1");
+  EXPECT_EQ(document.at("report").as_string(), "new");
+  const auto incident = only_incident(document);
   EXPECT_EQ(incident.at("kind").as_string(), "pause");
   EXPECT_EQ(incident.at("run_state").as_string(), "paused");
   EXPECT_EQ(incident.at("vm").as_object().at("name").as_string(), "web1");
@@ -168,7 +175,7 @@ TEST(Pausewatch, WatchesSeveralMonitorsAtOnce) {
   second.pause("paused");
   const auto line = child.wait_line("\"report\":\"new\"");
   ASSERT_TRUE(line);
-  EXPECT_EQ(parse_line(*line).at("vm").as_object().at("name").as_string(), "web2");
+  EXPECT_EQ(only_incident(parse_line(*line)).at("vm").as_object().at("name").as_string(), "web2");
   child.signal(SIGINT);
   EXPECT_EQ(child.wait()->code, 0);
 }

@@ -33,7 +33,7 @@ void declare(cli::Parser& parser, Options& o, Raw& raw) {
       .text("-o,--output", o.output, "FILE", "the trace (default: ./vmwhy-NAME-DATE.vmt)")
       .flag("--no-output", o.no_output, "keep no trace")
       .duration("-d,--duration", o.duration, "end after this time, such as 5m")
-      .flag("--json", o.json, "one JSON object a line for each report")
+      .flag("--json", o.json, "one verdict document a line for each report")
       .flag("--once", o.once, "end after the first report")
       .flag("--exit-code", o.exit_code, "exit with 4 if something was reported")
       .texts("-M,--mark", raw.marks, "KEY=VALUE", "store this in the trace (repeatable)")

@@ -12,7 +12,7 @@ Reporter::Reporter(std::ostream& out, bool json, bool quiet, bool color, const c
 }
 
 void Reporter::handle(const causes::Change& change) {
-  Told& told = open_[change.incident];
+  Told& told = told_[change.incident];
   switch (change.what) {
     case causes::Change::What::opened:
       return;
@@ -31,48 +31,63 @@ void Reporter::handle(const causes::Change& change) {
 void Reporter::report(std::uint64_t id, Told& told, const char* what) {
   const causes::Incident incident = analysis_.judge(id);
   if (incident.id == 0) return;
-  told.reported = true;
+  if (!std::exchange(told.reported, true)) ++reported_;
   told.cause = incident.verdict.cause;
-  told.confidence = incident.verdict.confidence;
-  ++reported_;
-  if (json_) {
-    boost::json::object line = {{"schema", "vmwhy.incident/1"}, {"report", what}};
-    for (const auto& member : render::to_json(incident)) line.insert(member);
-    out_ << boost::json::serialize(line) << "\n";
-  } else {
-    if (std::string_view(what) == "corrected") out_ << "Corrected: more was seen of incident " << id << ".\n";
-    render::report(out_, incident, style_);
-  }
-  out_ << std::flush;
+  told.confidence = causes::to_string(incident.verdict.confidence);
+  told.summary = incident.verdict.summary;
+  print(incident, what);
   if (on_report) on_report(incident);
 }
 
-void Reporter::close(std::uint64_t id, Told& told) {
-  const causes::Incident incident = analysis_.judge(id);
-  if (incident.id != 0) {
-    const bool other = incident.verdict.cause != told.cause || incident.verdict.confidence != told.confidence;
-    if (other) {
-      --reported_;  // The same incident again.
-      report(id, told, "corrected");
-    }
-    if (json_) {
-      boost::json::object line = {{"schema", "vmwhy.incident/1"}, {"report", "ended"}};
-      for (const auto& member : render::to_json(incident)) line.insert(member);
-      out_ << boost::json::serialize(line) << "\n";
-    } else if (!quiet_) {
-      render::ended(out_, incident, style_);
-    }
-    out_ << std::flush;
+void Reporter::print(const causes::Incident& incident, const char* what) {
+  const std::string_view kind = what;
+  if (json_) {
+    boost::json::object document = render::to_json(analysis_.summary(), {incident});
+    document["report"] = kind;
+    out_ << boost::json::serialize(document) << "\n";
+  } else if (kind != "ended") {
+    if (kind == "corrected") out_ << "Corrected, since more was seen:\n";
+    render::report(out_, incident, style_);
+  } else if (!quiet_) {
+    render::ended(out_, incident, style_);
   }
-  open_.erase(id);
+  out_ << std::flush;
+}
+
+void Reporter::correct(std::uint64_t id, Told& told) {
+  const causes::Incident incident = analysis_.judge(id);
+  if (incident.id == 0) return;
+  const bool other = incident.verdict.cause != told.cause ||
+                     causes::to_string(incident.verdict.confidence) != told.confidence;
+  // A program that follows the lines must end up with what the trace says; a person need not read a count
+  // again.
+  if (other || (json_ && incident.verdict.summary != told.summary)) report(id, told, "corrected");
+}
+
+void Reporter::close(std::uint64_t id, Told& told) {
+  correct(id, told);
+  told.ended = true;
+  const causes::Incident incident = analysis_.judge(id);
+  if (incident.id == 0) return;
+  told.summary = incident.verdict.summary;
+  print(incident, "ended");
+}
+
+void Reporter::look_back() {
+  for (auto at = told_.begin(); at != told_.end();) {
+    if (at->second.ended) correct(at->first, at->second);
+    // The analysis takes facts for late ones of an incident for this long.
+    at = at->second.ended && ++at->second.age > 5 ? told_.erase(at) : std::next(at);
+  }
 }
 
 void Reporter::finish() {
-  const auto open = open_;
-  for (const auto& entry : open) {
-    const auto found = open_.find(entry.first);
-    if (found == open_.end() || found->second.reported) continue;
-    report(entry.first, found->second, "new");
+  for (auto& entry : told_) {
+    if (entry.second.reported) {
+      correct(entry.first, entry.second);
+    } else {
+      report(entry.first, entry.second, "new");
+    }
   }
 }
 

@@ -22,6 +22,8 @@ class Reporter {
   std::function<void(const causes::Incident&)> on_report;
 
   void handle(const causes::Change& change);
+  /// Once a second: facts that came late may have changed the verdict on an incident that has just ended.
+  void look_back();
   /// Reports what is open or unreported at the end of the run.
   void finish();
 
@@ -31,18 +33,22 @@ class Reporter {
   struct Told {
     bool reported = false;
     bool closed = false;
-    std::string cause;
-    causes::Confidence confidence = causes::Confidence::unknown;
+    bool ended = false;  ///< Its end was reported.
+    int age = 0;         ///< Seconds since then.
+    std::string cause, confidence, summary;
   };
   void report(std::uint64_t id, Told& told, const char* what);
   void close(std::uint64_t id, Told& told);
+  /// Reports again if the verdict is another one now.
+  void correct(std::uint64_t id, Told& told);
+  void print(const causes::Incident& incident, const char* what);
 
   std::ostream& out_;
   const bool json_;
   const bool quiet_;
   render::TextStyle style_;
   const causes::Analysis& analysis_;
-  std::map<std::uint64_t, Told> open_;
+  std::map<std::uint64_t, Told> told_;
   std::uint64_t reported_ = 0;
 };
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
 /// Collections of one VM may follow each other at this distance; incidents in between share the next one.
-constexpr std::uint64_t kCollectionDistance = kSecond / 2;
+constexpr std::uint64_t kCollectionDistance = kSecond / 10;
 /// Ticks between two attempts at a monitor that somebody else holds, and at one that went away.
 constexpr int kHeldRetry = 30;
 constexpr int kLostRetry = 1;

@@ -263,6 +263,7 @@ void Watcher::every_second() {
   if (context_->psi)
     if (const auto record = host::host_pressure(clock::now_ns())) recorder_->add(*record);
   recorder_->flush();
+  reporter_.look_back();
   if (const auto error = recorder_->take_error())
     context_->complain("recording has ended: " + *error +
                        "; watching goes on, what was written stays readable");
