@@ -16,6 +16,8 @@ namespace {
 constexpr std::uint64_t kSecond = 1'000'000'000;
 /// Collections of one VM may follow each other at this distance; incidents in between share the next one.
 constexpr std::uint64_t kCollectionDistance = kSecond / 10;
+/// An answer that takes longer is a reason to look at the process.
+constexpr std::uint64_t kPatience = kSecond / 2;
 /// Ticks between two attempts at a monitor that somebody else holds, and at one that went away.
 constexpr int kHeldRetry = 30;
 constexpr int kLostRetry = 1;
@@ -283,19 +285,19 @@ void VmWatch::on_exit(const trace::VmEnd& end, const std::string& how) {
 
 // ---- sampling ----
 
-void VmWatch::tick(bool thorough) {
+void VmWatch::tick(bool thorough, bool beat) {
   if (gone_ || ended_) return;
-  const std::uint64_t now = clock::now_ns();
-  // Who answered its heartbeat since the last tick is neither stopped nor frozen.
-  const bool answered = link_ && link_->healthy() && link_->answered_since(last_tick_ns_);
-  last_tick_ns_ = now;
-  if (watched_by_process() && (thorough || !answered || !blocked_.empty() || last_state_ == 'T' ||
-                               last_state_ == 't' || last_freezer_ == trace::FreezerState::frozen)) {
+  // Who has answered what it was asked is neither stopped nor frozen.
+  const bool answered = link_ && link_->healthy() && waiting_ns() < kPatience;
+  const bool sick = !blocked_.empty() || last_state_ == 'T' || last_state_ == 't' ||
+                    last_freezer_ == trace::FreezerState::frozen;
+  if (watched_by_process() && (thorough || !answered || sick)) {
+    const std::uint64_t now = clock::now_ns();
     sample_process(now);
     sample_threads(now);
   }
   if (drop_link_) link_.reset();
-  if (link_) link_->beat();
+  if (link_ && beat) link_->beat();
   if (link_ && link_->ready()) return;
   const bool waiting = link_ && retry_in_ == 0;
   if (waiting || --retry_in_ > 0) return;

@@ -42,8 +42,9 @@ class VmWatch {
   ~VmWatch();
 
   void start();
-  /// Once a second. `thorough`: also what costs: threads, and the process although it just answered.
-  void tick(bool thorough);
+  /// Once a second. `thorough`: also what costs: threads, and the process although QEMU answers. `beat`: ask
+  /// query-status.
+  void tick(bool thorough, bool beat);
   /// Collects evidence, after the collection that is under way, if any.
   void collect();
   bool collecting() const { return collector_ != nullptr; }
@@ -110,7 +111,6 @@ class VmWatch {
   std::set<std::uint32_t> blocked_;  ///< Threads that were in D at the last sample.
   std::string run_state_;
   std::uint64_t last_collection_ns_ = 0;
-  std::uint64_t last_tick_ns_ = 0;
   int retry_in_ = 0;  ///< Ticks until the monitor is tried again.
   int failures_ = 0;
   bool again_ = false;  ///< A collection was asked for while one was under way.

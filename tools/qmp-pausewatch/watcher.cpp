@@ -22,6 +22,9 @@ constexpr std::chrono::milliseconds kSlice{1000 / kSlicesPerSecond};
 /// Threads and processes of so many VMs are looked at each second although their monitors answer. With more
 /// VMs each has its turn every few seconds: 500 VMs must not cost more than 16 do.
 constexpr std::size_t kThoroughPerSecond = 16;
+/// So many monitors are asked query-status each second; with more of them each has its turn every few
+/// seconds.
+constexpr std::size_t kBeatsPerSecond = 100;
 /// How long the end of a run waits for collections under way, in steps of 50 ms.
 constexpr int kLastWaits = 30;
 
@@ -242,13 +245,15 @@ void Watcher::slice() {
   // Each VM has its second; they are spread so that 500 of them do not all ask at once.
   const std::uint64_t slot = slices_++ % kSlicesPerSecond;
   const std::uint64_t turn = slices_ / kSlicesPerSecond;
-  const std::uint64_t turns = (vms_.size() + kThoroughPerSecond - 1) / kThoroughPerSecond;
+  const auto has_turn = [&](const VmWatch& vm, std::size_t per_second) {
+    const std::uint64_t turns = (vms_.size() + per_second - 1) / per_second;
+    return turns <= 1 || (vm.id() / kSlicesPerSecond) % turns == turn % turns;
+  };
   std::vector<VmWatch*> due;
   for (const auto& [id, vm] : vms_)
     if (id % kSlicesPerSecond == slot) due.push_back(vm.get());
   for (VmWatch* vm : due) {
-    const bool thorough = turns <= 1 || (vm->id() / kSlicesPerSecond) % turns == turn % turns;
-    vm->tick(thorough);
+    vm->tick(has_turn(*vm, kThoroughPerSecond), has_turn(*vm, kBeatsPerSecond));
     const std::uint64_t waiting = vm->waiting_ns();
     if (waiting != 0) check_rtt(*vm, waiting);
   }
