@@ -42,6 +42,7 @@ class Analysis::Impl {
   timeline::Timeline timeline;
   std::map<std::uint64_t, Incident> settled;
   std::uint64_t unlisted = 0;
+  std::uint64_t settled_ns = 0;  ///< Trace time of the last settling.
 
   bool has_settled(const timeline::Incident& incident) const;
   void settle();
@@ -50,6 +51,9 @@ class Analysis::Impl {
 namespace {
 constexpr std::size_t kMaxSettled = 4096;
 constexpr std::size_t kFirstSettled = 1024;
+/// Closed incidents beyond this wait for no collection any more.
+constexpr std::size_t kMaxWaiting = 256;
+constexpr std::uint64_t kSettleEvery = 100'000'000;
 }  // namespace
 
 bool Analysis::Impl::has_settled(const timeline::Incident& incident) const {
@@ -63,9 +67,17 @@ bool Analysis::Impl::has_settled(const timeline::Incident& incident) const {
 
 /// Judges what no later fact can change, and lets the timeline forget the facts.
 void Analysis::Impl::settle() {
+  const std::map<std::uint64_t, timeline::Incident>& all = timeline.incidents().all();
+  if (timeline.now_ns() < settled_ns + kSettleEvery && all.size() <= kMaxWaiting) return;
+  settled_ns = timeline.now_ns();
+  std::size_t over = all.size() > kMaxWaiting ? all.size() - kMaxWaiting : 0;
   std::vector<std::uint64_t> done;
-  for (const auto& [id, incident] : timeline.incidents().all())
-    if (has_settled(incident)) done.push_back(id);
+  for (const auto& [id, incident] : all) {
+    const bool forced = over > 0 && incident.end_ns.has_value();
+    if (!forced && !has_settled(incident)) continue;
+    if (over > 0) --over;
+    done.push_back(id);
+  }
   for (std::uint64_t id : done) {
     settled.emplace(id, causes::judge(timeline, *timeline.incidents().find(id)));
     timeline.incidents().forget(id);
