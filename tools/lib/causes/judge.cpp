@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "causes/rule.hpp"
 #include "core/text.hpp"
@@ -75,11 +76,15 @@ void add_missing(const Case& c, Verdict& verdict) {
             ? fmt::format("{} steps of the collection passed their deadline", c.incident.overdue_steps)
             : "the collection did not finish: " + c.incident.unfinished);
   }
+  std::map<std::string, std::string> withheld_for;
   for (const timeline::Withheld& withheld : c.vm.withheld) {
     if (withheld.time_ns < c.begin || withheld.time_ns > c.until + timeline::kSecond) continue;
-    verdict.not_proved.push_back(
-        {"what " + withheld.command + " would say", "it was not asked: " + withheld.reason});
+    std::string& commands = withheld_for[withheld.reason];
+    if (!contains_word(commands, withheld.command))
+      commands += (commands.empty() ? "" : ", ") + withheld.command;
   }
+  for (const auto& [reason, commands] : withheld_for)
+    verdict.not_proved.push_back({"what " + commands + " would say", "not asked: " + reason});
 }
 
 std::string unknown_summary(const Case& c) {

@@ -110,8 +110,12 @@ Evidence thread_evidence(const timeline::Thread& thread) {
     std::string top;
     std::size_t lines = 0;
     for (std::string_view line : split(thread.stack, '\n')) {
-      if (trim(line).empty() || ++lines > 5) continue;
-      top += (top.empty() ? "" : " < ") + std::string(trim(line));
+      // "[<0>] do_signal_stop+0x16f/0x210": the function's name is what tells.
+      const std::size_t bracket = line.find("] ");
+      if (bracket != std::string_view::npos) line.remove_prefix(bracket + 2);
+      line = trim(line.substr(0, line.find('+')));
+      if (line.empty() || ++lines > 5) continue;
+      top += (top.empty() ? "" : " < ") + std::string(line);
     }
     text += ": " + top;
   }

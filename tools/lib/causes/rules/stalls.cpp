@@ -128,7 +128,43 @@ void add_frozen_threads(const Case& c, Finding& finding) {
   for (const timeline::Thread* thread : threads_of(c)) {
     const bool frozen = refrigerated(*thread) || letter(*thread) == 'T' || letter(*thread) == 't' ||
                         contains(thread->wchan, "do_signal_stop") || contains(thread->wchan, "get_signal");
-    if (frozen && shown++ < 4) finding.evidence.push_back(thread_evidence(*thread));
+    if (frozen && shown++ < 2) finding.evidence.push_back(thread_evidence(*thread));
+  }
+}
+
+/// How it stands still, and what to do about that.
+void describe_freeze(const Case& c, const timeline::Process* stopped, const timeline::Cgroup* frozen,
+                     Finding& finding) {
+  if (frozen != nullptr) {
+    finding.summary = fmt::format("the cgroup {} is frozen", frozen->path);
+    finding.details["how"] = "freezer";
+    finding.details["cgroup"] = frozen->path;
+    finding.details["cgroup_version"] = frozen->state.version;
+    finding.evidence.push_back(
+        {frozen->time_ns, "cgroup",
+         fmt::format("{} is frozen (cgroup v{})", frozen->path, frozen->state.version)});
+    finding.remedy.push_back(
+        frozen->state.version == 2
+            ? fmt::format("thaw it: echo 0 > /sys/fs/cgroup{}/cgroup.freeze", frozen->path)
+            : fmt::format("thaw it: echo THAWED > /sys/fs/cgroup/freezer{}/freezer.state", frozen->path));
+    finding.not_proved.push_back({"who froze it", "signals and writes to cgroup files were not watched"});
+  } else if (stopped != nullptr && stopped->state.tracer_pid != 0) {
+    finding.summary = fmt::format("process {} ({}) traces QEMU, which is stopped", stopped->state.tracer_pid,
+                                  stopped->tracer);
+    finding.details["how"] = "ptrace";
+    finding.details["tracer_pid"] = stopped->state.tracer_pid;
+    finding.remedy.push_back(fmt::format("detach the tracer, or end it: kill {}", stopped->state.tracer_pid));
+  } else if (stopped != nullptr) {
+    finding.summary = "a signal stopped the QEMU process (SIGSTOP or its like)";
+    finding.details["how"] = "signal";
+    finding.remedy.push_back(
+        fmt::format("let it run: kill -CONT {}", c.vm.pid != 0 ? c.vm.pid : stopped->state.pid));
+    finding.not_proved.push_back({"who sent the signal", "signals were not watched"});
+  } else {
+    finding.summary = "QEMU's threads sit in the freezer";
+    finding.details["how"] = "freezer";
+    finding.remedy.emplace_back("thaw the process's cgroup");
+    finding.not_proved.push_back({"which cgroup is frozen", "the freezer's state was not readable"});
   }
 }
 
@@ -161,37 +197,7 @@ Opinion judge_host_frozen(const Case& c) {
   }
   Finding finding;
   finding.confidence = stopped != nullptr || frozen != nullptr ? Confidence::proven : Confidence::likely;
-  if (frozen != nullptr) {
-    finding.summary = fmt::format("the cgroup {} is frozen", frozen->path);
-    finding.details["how"] = "freezer";
-    finding.details["cgroup"] = frozen->path;
-    finding.details["cgroup_version"] = frozen->state.version;
-    finding.evidence.push_back(
-        {frozen->time_ns, "cgroup",
-         fmt::format("{} is frozen (cgroup v{})", frozen->path, frozen->state.version)});
-    finding.remedy.push_back(
-        frozen->state.version == 2
-            ? fmt::format("thaw it: echo 0 > /sys/fs/cgroup{}/cgroup.freeze", frozen->path)
-            : fmt::format("thaw it: echo THAWED > /sys/fs/cgroup/freezer{}/freezer.state", frozen->path));
-    finding.not_proved.push_back({"who froze it", "signals and writes to cgroup files were not watched"});
-  } else if (stopped != nullptr && stopped->state.tracer_pid != 0) {
-    finding.summary = fmt::format("process {} ({}) traces QEMU, which is stopped", stopped->state.tracer_pid,
-                                  stopped->tracer);
-    finding.details["how"] = "ptrace";
-    finding.details["tracer_pid"] = stopped->state.tracer_pid;
-    finding.remedy.push_back(fmt::format("detach the tracer, or end it: kill {}", stopped->state.tracer_pid));
-  } else if (stopped != nullptr) {
-    finding.summary = "a signal stopped the QEMU process (SIGSTOP or its like)";
-    finding.details["how"] = "signal";
-    finding.remedy.push_back(
-        fmt::format("let it run: kill -CONT {}", c.vm.pid != 0 ? c.vm.pid : stopped->state.pid));
-    finding.not_proved.push_back({"who sent the signal", "signals were not watched"});
-  } else {
-    finding.summary = "QEMU's threads sit in the freezer";
-    finding.details["how"] = "freezer";
-    finding.remedy.emplace_back("thaw the process's cgroup");
-    finding.not_proved.push_back({"which cgroup is frozen", "the freezer's state was not readable"});
-  }
+  describe_freeze(c, stopped, frozen, finding);
   if (stopped != nullptr)
     finding.evidence.push_back(
         {stopped->time_ns, "proc",

@@ -15,8 +15,9 @@ bool looked_at_the_time(const Case& c);
 bool is_block_device(const timeline::NodeFile& file);
 /// Bytes that QEMU may still take: what root may, where QEMU is root's.
 std::uint64_t free_for_qemu(const Case& c, const timeline::NodeFile& file);
-/// Below this a file system counts as full for an image: less than any request that QEMU sends.
-constexpr std::uint64_t kNoRoom = 64u << 10;
+/// Below this a file system counts as full for an image: a request, or the allocation that it needs, may be
+/// larger than what is left.
+constexpr std::uint64_t kNoRoom = 1u << 20;
 /// The file system may be out of room for QEMU.
 bool file_system_full(const Case& c);
 /// The device under QEMU's descriptor is dead (no size, or no longer known to the kernel).

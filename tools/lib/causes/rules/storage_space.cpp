@@ -230,12 +230,17 @@ Opinion judge_storage_beyond_end(const Case& c) {
                      fmt::format("the highest byte written is {} below the device's end",
                                  human_bytes(size - at->second)));
     Finding finding = storage_finding(c, Confidence::likely);
-    finding.summary = fmt::format("{} failed at the end of the device: the image has grown to {} of {}",
+    finding.summary = fmt::format("{} failed at the end of the device: it was written up to {} of {}",
                                   request_text(c), human_bytes(at->second), human_bytes(size));
     finding.details["highest_write_bytes"] = at->second;
     finding.evidence.push_back(
         {stats->time_ns, "qmp",
          fmt::format("query-blockstats: node '{}' was written up to byte {}", *node, at->second)});
+    for (const timeline::KernelLine* line : device_lines(c)) {
+      if (!contains(line->text, "detected capacity change")) continue;
+      finding.summary += "; the device changed its size under QEMU";
+      finding.evidence.push_back(kernel_evidence(*line));
+    }
     finding.not_proved.push_back({"the failing request's offset", "QMP does not tell it"});
     finding.remedy.push_back("extend the device under the image, then: " + qmp_call(c, "cont"));
     return found(std::move(finding));
