@@ -60,7 +60,7 @@ TEST(Pausewatch, CheckSaysWhatIsWrongWithAMonitor) {
   const TempDir dir;
   const Output missing = run({"--check", "-s", dir / "none"});
   EXPECT_EQ(missing.status.code, 3);
-  EXPECT_NE(missing.out.find("no such socket"), std::string::npos) << missing.out;
+  EXPECT_NE(missing.out.find("does not exist"), std::string::npos) << missing.out;
   const FakeVm vm(dir / "q", "web1");
   EXPECT_EQ(run({"--check", "-s", vm.address()}).status.code, 0);
 }

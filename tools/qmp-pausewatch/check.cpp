@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "check.hpp"
+#include "tools/qmp-pausewatch/check.hpp"
 
 #include <fmt/format.h>
 

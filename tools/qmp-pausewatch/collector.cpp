@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "collector.hpp"
+#include "tools/qmp-pausewatch/collector.hpp"
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
@@ -9,8 +9,8 @@
 #include "clock/clock.hpp"
 #include "core/text.hpp"
 #include "host/pressure.hpp"
+#include "tools/qmp-pausewatch/vm_watch.hpp"
 #include "trace/record.hpp"
-#include "vm_watch.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
@@ -54,10 +54,10 @@ void reach_nodes(Context& context, VmWatch& vm, std::function<void(const Reach&)
   if (!context.probe) {
     pending->reach.all_reached = by_path.empty();
     pending->reach.reason = "no helper process could be started to look at the storage first";
-    return pending->handler(pending->reach);
   }
   pending->waiting = by_path.size();
-  if (by_path.empty()) return pending->handler(pending->reach);
+  if (by_path.empty() || !context.probe)
+    return boost::asio::post(context.io, [pending] { pending->handler(pending->reach); });
   for (const auto& entry : by_path) {
     const std::vector<NodePath>& nodes = entry.second;
     const std::string path = vm.descriptor_path(entry.first);
@@ -83,9 +83,8 @@ void Collector::start() {
   began_ns_ = clock::now_ns();
   saw_end_ = vm_.gone_;
   step_begins();
-  look_at_host();
-  ask_monitor();
   step_begins();
+  // The helper looks at the files while the threads are looked at here.
   reach_nodes(context_, vm_, [self = shared_from_this()](const Reach& reach) {
     if (self->finished_) return;
     self->overdue_ += static_cast<std::uint32_t>(reach.unreached);
@@ -93,6 +92,8 @@ void Collector::start() {
     self->ask_storage(reach);
     self->step_ended();
   });
+  look_at_host();
+  ask_monitor();
   // The first step is closed from the io_context, so that `done` is never called from here.
   boost::asio::post(context_.io, [self = shared_from_this()] {
     if (!self->finished_) self->step_ended();

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "context.hpp"
+#include "tools/qmp-pausewatch/context.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 

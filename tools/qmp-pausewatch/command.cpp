@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "command.hpp"
+#include "tools/qmp-pausewatch/command.hpp"
 
 #include <fcntl.h>
 #include <signal.h>

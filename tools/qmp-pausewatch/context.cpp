@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "context.hpp"
+#include "tools/qmp-pausewatch/context.hpp"
 
 #include <ostream>
 

@@ -11,8 +11,8 @@
 #include "host/exit_status.hpp"
 #include "host/kmsg.hpp"
 #include "host/storage_probe.hpp"
-#include "options.hpp"
 #include "record/recorder.hpp"
+#include "tools/qmp-pausewatch/options.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 
@@ -27,7 +27,6 @@ struct Context {
   std::unique_ptr<host::Kmsg> kmsg;                   ///< Null: the kernel log cannot be read.
   host::CgroupMounts mounts;
   bool psi = false;
-  std::size_t vms = 0;  ///< Watched now.
 
   /// One line on stderr, unless --quiet.
   void say(const std::string& text) const;

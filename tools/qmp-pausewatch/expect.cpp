@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "expect.hpp"
+#include "tools/qmp-pausewatch/expect.hpp"
 
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>

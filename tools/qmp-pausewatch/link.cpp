@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "link.hpp"
+#include "tools/qmp-pausewatch/link.hpp"
 
 #include <algorithm>
 
 #include "clock/clock.hpp"
-#include "secrets.hpp"
+#include "tools/qmp-pausewatch/secrets.hpp"
 #include "trace/record.hpp"
 
 namespace vmwhy::qmp_pausewatch {

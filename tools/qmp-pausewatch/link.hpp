@@ -11,8 +11,8 @@
 #include <optional>
 #include <string>
 
-#include "context.hpp"
 #include "qmp/client.hpp"
+#include "tools/qmp-pausewatch/context.hpp"
 #include "trace/records.hpp"
 
 namespace vmwhy::qmp_pausewatch {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include <iostream>
 
-#include "qmp-pausewatch.hpp"
+#include "tools/qmp-pausewatch/qmp-pausewatch.hpp"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "node_map.hpp"
+#include "tools/qmp-pausewatch/node_map.hpp"
 
 #include <boost/json/parse.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "options.hpp"
+#include "tools/qmp-pausewatch/options.hpp"
 
 #include <ostream>
 

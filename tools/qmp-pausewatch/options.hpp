@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "cli/cli.hpp"
-#include "expect.hpp"
-#include "trigger.hpp"
+#include "tools/qmp-pausewatch/expect.hpp"
+#include "tools/qmp-pausewatch/trigger.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "qmp-pausewatch.hpp"
+#include "tools/qmp-pausewatch/qmp-pausewatch.hpp"
 
-#include "check.hpp"
-#include "watcher.hpp"
+#include "tools/qmp-pausewatch/check.hpp"
+#include "tools/qmp-pausewatch/watcher.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 

@@ -4,7 +4,7 @@
 
 #include <iosfwd>
 
-#include "options.hpp"
+#include "tools/qmp-pausewatch/options.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "reporter.hpp"
+#include "tools/qmp-pausewatch/reporter.hpp"
 
 #include <boost/json/serialize.hpp>
 #include <ostream>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "scout.hpp"
+#include "tools/qmp-pausewatch/scout.hpp"
 
 #include <dirent.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "secrets.hpp"
+#include "tools/qmp-pausewatch/secrets.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "targets.hpp"
+#include "tools/qmp-pausewatch/targets.hpp"
 
 #include <sys/stat.h>
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "options.hpp"
 #include "qmp/discovery.hpp"
+#include "tools/qmp-pausewatch/options.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "trace_file.hpp"
+#include "tools/qmp-pausewatch/trace_file.hpp"
 
 #include <sys/utsname.h>
 
@@ -7,7 +7,7 @@
 
 #include "cli/cli.hpp"
 #include "host/proc_file.hpp"
-#include "secrets.hpp"
+#include "tools/qmp-pausewatch/secrets.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {

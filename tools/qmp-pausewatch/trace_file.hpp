@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "options.hpp"
-#include "targets.hpp"
+#include "tools/qmp-pausewatch/options.hpp"
+#include "tools/qmp-pausewatch/targets.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 

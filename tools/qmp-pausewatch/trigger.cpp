@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "trigger.hpp"
+#include "tools/qmp-pausewatch/trigger.hpp"
 
 #include <cerrno>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "vm_watch.hpp"
+#include "tools/qmp-pausewatch/vm_watch.hpp"
 
 #include <unistd.h>
 
@@ -7,7 +7,7 @@
 #include <boost/json/serialize.hpp>
 
 #include "clock/clock.hpp"
-#include "collector.hpp"
+#include "tools/qmp-pausewatch/collector.hpp"
 #include "trace/record.hpp"
 
 namespace vmwhy::qmp_pausewatch {

@@ -11,13 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "context.hpp"
 #include "host/cgroup.hpp"
 #include "host/process.hpp"
 #include "host/threads.hpp"
-#include "link.hpp"
-#include "node_map.hpp"
 #include "qmp/discovery.hpp"
+#include "tools/qmp-pausewatch/context.hpp"
+#include "tools/qmp-pausewatch/link.hpp"
+#include "tools/qmp-pausewatch/node_map.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "watcher.hpp"
+#include "tools/qmp-pausewatch/watcher.hpp"
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -11,20 +11,19 @@
 #include "core/text.hpp"
 #include "host/pressure.hpp"
 #include "render/render.hpp"
+#include "tools/qmp-pausewatch/trace_file.hpp"
 #include "trace/record.hpp"
-#include "trace_file.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
 
-constexpr std::uint64_t kSlicesPerSecond = 10;
-constexpr std::chrono::milliseconds kSlice{1000 / kSlicesPerSecond};
+constexpr std::chrono::milliseconds kSlice{100};
 /// Threads and processes of so many VMs are looked at each second although their monitors answer. With more
 /// VMs each has its turn every few seconds: 500 VMs must not cost more than 16 do.
 constexpr std::size_t kThoroughPerSecond = 16;
 /// So many monitors are asked query-status each second; with more of them each has its turn every few
 /// seconds.
-constexpr std::size_t kBeatsPerSecond = 100;
+constexpr std::size_t kBeatsPerSecond = 64;
 /// How long the end of a run waits for collections under way, in steps of 50 ms.
 constexpr int kLastWaits = 30;
 
@@ -185,7 +184,7 @@ void Watcher::add_one(Target target) {
   unsettled_.insert(id);
   auto& vm = vms_[id] = std::make_unique<VmWatch>(*context_, id, std::move(target.process),
                                                   std::move(target.asked_for), handlers);
-  context_->vms = vms_.size();
+  by_slot_[id % kSlicesPerSecond].push_back(vm.get());
   vm->start();
 }
 
@@ -208,8 +207,8 @@ void Watcher::on_ended(std::uint32_t id) {
   found->second->finish(never ? "it could not be watched" : "QEMU ended");
   const auto asked_for = found->second->asked_for();
   unsettled_.erase(id);
+  std::erase(by_slot_[id % kSlicesPerSecond], found->second.get());
   vms_.erase(found);
-  context_->vms = vms_.size();
   const bool again = options_.all || options_.expect || options_.duration.count() > 0;
   if (asked_for && again) targets_.expect_again(*asked_for);
   if (vms_.empty() && !again) stop("nothing is left to watch");
@@ -249,10 +248,7 @@ void Watcher::slice() {
     const std::uint64_t turns = (vms_.size() + per_second - 1) / per_second;
     return turns <= 1 || (vm.id() / kSlicesPerSecond) % turns == turn % turns;
   };
-  std::vector<VmWatch*> due;
-  for (const auto& [id, vm] : vms_)
-    if (id % kSlicesPerSecond == slot) due.push_back(vm.get());
-  for (VmWatch* vm : due) {
+  for (VmWatch* vm : by_slot_[slot]) {
     vm->tick(has_turn(*vm, kThoroughPerSecond), has_turn(*vm, kBeatsPerSecond));
     const std::uint64_t waiting = vm->waiting_ns();
     if (waiting != 0) check_rtt(*vm, waiting);

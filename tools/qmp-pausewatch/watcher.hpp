@@ -3,6 +3,7 @@
 // A run: finds the VMs, watches them, hands records to the trace and the analysis, and acts on what the
 // analysis says. One thread, one io_context, one timer for all VMs.
 
+#include <array>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -16,14 +17,14 @@
 #include <vector>
 
 #include "causes/analysis.hpp"
-#include "command.hpp"
-#include "context.hpp"
 #include "host/sensors.hpp"
-#include "options.hpp"
-#include "reporter.hpp"
-#include "scout.hpp"
-#include "targets.hpp"
-#include "vm_watch.hpp"
+#include "tools/qmp-pausewatch/command.hpp"
+#include "tools/qmp-pausewatch/context.hpp"
+#include "tools/qmp-pausewatch/options.hpp"
+#include "tools/qmp-pausewatch/reporter.hpp"
+#include "tools/qmp-pausewatch/scout.hpp"
+#include "tools/qmp-pausewatch/targets.hpp"
+#include "tools/qmp-pausewatch/vm_watch.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 
@@ -77,7 +78,9 @@ class Watcher {
   std::vector<host::SensorReport> sensors_;
   Targets targets_;
   std::unique_ptr<Scout> scout_;
+  static constexpr std::uint64_t kSlicesPerSecond = 10;
   std::map<std::uint32_t, std::unique_ptr<VmWatch>> vms_;
+  std::array<std::vector<VmWatch*>, kSlicesPerSecond> by_slot_;  ///< The same, by their turn within a second.
   std::uint32_t last_id_ = 0;
 
   std::string trace_path_;

@@ -2,7 +2,7 @@
 // What a run does besides watching: the reproduction of --expect, and --on … --then ….
 #include <ostream>
 
-#include "watcher.hpp"
+#include "tools/qmp-pausewatch/watcher.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 
