@@ -41,6 +41,11 @@ std::string vm_name(const IncidentJson& incident) {
   return vm != nullptr && vm->is_object() ? text_of(vm->get_object(), "name") : "";
 }
 
+bool began_before(const IncidentJson& incident) {
+  const auto* value = incident.if_contains("began_before_watch");
+  return value != nullptr && value->is_bool() && value->get_bool();
+}
+
 bool same_incident(const IncidentJson& a, const IncidentJson& b) {
   return a.at("begin_ns") == b.at("begin_ns") && a.at("kind") == b.at("kind") && vm_name(a) == vm_name(b);
 }
@@ -77,13 +82,14 @@ IncidentJson Watcher::incident(const std::function<bool(const IncidentJson&)>& w
 
 IncidentJson Watcher::incident(std::string_view kind, std::string_view vm) {
   return incident([&](const IncidentJson& report) {
-    return text_of(report, "kind") == kind && (vm.empty() || vm_name(report) == vm);
+    return text_of(report, "kind") == kind && !began_before(report) && (vm.empty() || vm_name(report) == vm);
   });
 }
 
 IncidentJson Watcher::ended(std::string_view kind) {
   return incident([&](const IncidentJson& report) {
-    return text_of(report, "kind") == kind && report.contains("end_ns") && !report.at("end_ns").is_null();
+    return text_of(report, "kind") == kind && !began_before(report) && report.contains("end_ns") &&
+           !report.at("end_ns").is_null();
   });
 }
 

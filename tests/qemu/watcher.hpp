@@ -31,9 +31,10 @@ class Watcher {
   /// Waits for a report on an incident that satisfies `wanted`. Fails the test, with all that the watcher
   /// said, when none comes; the incident is empty then.
   IncidentJson incident(const std::function<bool(const IncidentJson&)>& wanted);
-  /// The report of kind "pause", "stall", "exit" or "event"; of VM `vm` where one is named.
+  /// The first report of kind "pause", "stall", "exit" or "event", of VM `vm` where one is named. What was so
+  /// already when the watch began is passed over: every VM of a test waits for its first `cont` then.
   IncidentJson incident(std::string_view kind, std::string_view vm = {});
-  /// The last report on an incident that has ended.
+  /// The same, once it has ended.
   IncidentJson ended(std::string_view kind);
 
   /// Ends the watch by SIGINT, expects that it ends well, and that vm-why tells from the trace alone what the

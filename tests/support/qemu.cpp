@@ -55,7 +55,7 @@ QemuProcess::QemuProcess(const TempDir& dir, QemuOptions options)
   wait_until(deadline, [&] { return listens() || !child_.running(); });
   if (!listens()) throw std::runtime_error("QEMU did not start: " + stderr_text());
   try {
-    qmp_ = QmpProbe(stem_ + ".test.qmp", false, deadline);
+    qmp_ = QmpProbe(stem_ + ".test.qmp", options_.oob, deadline);
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(std::string(error.what()) + "; QEMU says: " + stderr_text());
   }

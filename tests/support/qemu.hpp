@@ -23,6 +23,7 @@ struct QemuOptions {
   std::vector<std::string> args;  ///< More arguments.
   std::string accel = "tcg";
   int memory_mb = 32;
+  bool oob = false;  ///< The test's own monitor negotiates out-of-band execution.
 };
 
 class QemuProcess {

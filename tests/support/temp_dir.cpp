@@ -33,7 +33,12 @@ std::string TempDir::write(std::string_view name, std::string_view content) cons
 }
 
 std::string TempDir::sparse(std::string_view name, std::uint64_t bytes) const {
-  const std::string path = write(name, "");
+  return sparse_file(*this / name, bytes);
+}
+
+std::string sparse_file(const std::string& path, std::uint64_t bytes) {
+  std::ofstream out(path, std::ios::binary | std::ios::app);
+  if (!out) throw std::system_error(errno, std::generic_category(), "open " + path);
   std::filesystem::resize_file(path, bytes);
   return path;
 }

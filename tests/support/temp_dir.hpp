@@ -3,6 +3,7 @@
 // A folder of a test's own below $VMWHY_TEST_TMP (default /tmp), removed with all it holds when the test
 // ends.
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -28,6 +29,9 @@ class TempDir {
  private:
   std::filesystem::path path_;
 };
+
+/// A sparse file of `bytes` anywhere; returns its path.
+std::string sparse_file(const std::string& path, std::uint64_t bytes);
 
 /// The whole file; empty when it cannot be read.
 std::string read_file(const std::filesystem::path& path);
