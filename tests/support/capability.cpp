@@ -42,6 +42,13 @@ std::string probe_root() {
   return ::geteuid() == 0 ? "" : "the effective user is " + std::to_string(::geteuid());
 }
 
+// A user without rights can be tried: we may become one, and he can read where we are.
+std::string probe_unprivileged() {
+  const Output output = run_program(
+      {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "ls", "-d", "--", "."});
+  return output.status.code == 0 ? "" : output.err.substr(0, output.err.find('\n'));
+}
+
 std::string probe_kvm() {
   const UniqueFd kvm(::open("/dev/kvm", O_RDWR | O_CLOEXEC));
   if (!kvm) return error_of("/dev/kvm");
@@ -181,6 +188,7 @@ using Probe = std::string (*)();
 const std::map<std::string, Probe, std::less<>>& probes() {
   static const std::map<std::string, Probe, std::less<>> all{
       {"root", probe_root},
+      {"unprivileged", probe_unprivileged},
       {"kvm", probe_kvm},
       {"loop", probe_loop},
       {"mount", probe_mount},

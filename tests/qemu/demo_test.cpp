@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// scripts/demo, as `make demo` runs it.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <boost/json/parse.hpp>
+#include <filesystem>
+
+#include "tests/support/capability.hpp"
+#include "tests/support/child_process.hpp"
+#include "tests/support/temp_dir.hpp"
+
+namespace vmwhy::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A build folder of the demo's own that leads to the binaries and guests under test.
+void link_build(const TempDir& dir) {
+  fs::create_directory_symlink(fs::absolute(fs::path(binary("x")).parent_path()), dir.path() / "bin");
+  fs::create_directory_symlink(fs::absolute(fs::path(guest("x")).parent_path()), dir.path() / "guests");
+}
+
+void run_demo(const TempDir& build, const TempDir& tmp, std::vector<std::string> before) {
+  before.push_back("scripts/demo");
+  ChildProcess demo(ChildProcess::Options{
+      .args = std::move(before),
+      .environment = {{"BUILD", build.path().string()}, {"TMPDIR", tmp.path().string()}}});
+  const auto status = demo.wait(deadline_in(180s));
+  ASSERT_TRUE(status) << "it hangs: " << demo.out() << demo.err();
+  EXPECT_EQ(status->code, 0) << demo.out() << demo.err();
+  EXPECT_NE(demo.out().find("storage-full"), std::string::npos) << demo.out();
+  EXPECT_TRUE(fs::is_empty(tmp.path())) << "it left something behind";
+
+  const fs::path left = build.path() / "demo";
+  EXPECT_NE(read_file(left / "report.txt").find("\x1b["), std::string::npos) << "the report has no colour";
+  EXPECT_GT(fs::file_size(left / "trace.vmt"), 0U);
+  const auto verdict = boost::json::parse(read_file(left / "verdict.json"));
+  bool told = false;
+  for (const auto& incident : verdict.at("incidents").as_array())
+    told |= incident.at("cause").as_string() == "storage-full";
+  EXPECT_TRUE(told) << read_file(left / "verdict.json");
+}
+
+TEST(Demo, FullFileSystemIsExplainedAndNothingIsLeftBehind) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(mount);
+  const TempDir build, tmp;
+  link_build(build);
+  run_demo(build, tmp, {});
+}
+
+TEST(Demo, WithoutRootTheSameIsShownByFaultInjection) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(unprivileged);
+  const TempDir build, tmp;
+  link_build(build);
+  ASSERT_EQ(::chown(build.path().c_str(), 65534, 65534), 0);
+  ASSERT_EQ(::chown(tmp.path().c_str(), 65534, 65534), 0);
+  run_demo(build, tmp, {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"});
+}
+
+}  // namespace
+}  // namespace vmwhy::test
