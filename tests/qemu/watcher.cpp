@@ -26,14 +26,10 @@ const json::array& array_of(const IncidentJson& incident, std::string_view key) 
   return value != nullptr && value->is_array() ? value->get_array() : kEmpty;
 }
 
-std::vector<IncidentJson> incidents_of(std::string_view document) {
-  std::vector<IncidentJson> result;
+json::object object_of(std::string_view document) {
   boost::system::error_code error;
-  const auto value = json::parse(document, error);
-  if (error || !value.is_object()) return result;
-  for (const auto& incident : array_of(value.get_object(), "incidents"))
-    result.push_back(incident.as_object());
-  return result;
+  auto value = json::parse(document, error);
+  return error || !value.is_object() ? json::object() : std::move(value.get_object());
 }
 
 std::string vm_name(const IncidentJson& incident) {
@@ -65,7 +61,8 @@ std::string Watcher::said() {
 }
 
 void Watcher::take(std::string_view line) {
-  for (auto& incident : incidents_of(line)) reports_.push_back(std::move(incident));
+  auto report = object_of(line);
+  if (text_of(report, "schema") == "vmwhy.incident/1") reports_.push_back(std::move(report));
 }
 
 IncidentJson Watcher::incident(const std::function<bool(const IncidentJson&)>& wanted) {
@@ -124,7 +121,11 @@ std::vector<IncidentJson> vm_why(const std::vector<std::string>& files) {
   args.insert(args.end(), files.begin(), files.end());
   const Output output = run_program(args);
   EXPECT_EQ(output.status.code, 0) << output.err;
-  return incidents_of(output.out);
+  const auto document = object_of(output.out);
+  EXPECT_EQ(text_of(document, "schema"), "vmwhy.verdict/1") << output.out;
+  std::vector<IncidentJson> incidents;
+  for (const auto& incident : array_of(document, "incidents")) incidents.push_back(incident.as_object());
+  return incidents;
 }
 
 std::string vm_why_text(const std::string& file) {
