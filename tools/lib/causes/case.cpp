@@ -126,6 +126,8 @@ bool is_of(const timeline::NodeFile& file, const StorageFacts& facts, const time
   return false;
 }
 
+/// The first look after the pause tells; one from before it only where there is no other: the file system
+/// filled up, and the device died, in between.
 void find_file(const Case& c, StorageFacts& facts) {
   const timeline::BlockGraph* graph = c.vm.graphs.last_in(0, c.until + timeline::kSecond);
   const std::uint64_t first = c.begin - std::min(c.begin, timeline::kSecond);
@@ -134,15 +136,17 @@ void find_file(const Case& c, StorageFacts& facts) {
   bool several = false;
   for (const timeline::NodeFile& file : c.vm.files) {
     if (file.time_ns < first || file.time_ns > last) continue;
+    const bool early = file.time_ns < c.begin;
     if (!facts.chain.empty() && is_of(file, facts, graph)) {
       facts.file = &file;
       facts.file_of_node = true;
-      return;
+      if (!early) return;
+      continue;
     }
-    if (only == nullptr) only = &file;
+    if (only == nullptr || (only->time_ns < c.begin && only->path == file.path)) only = &file;
     several = several || only->path != file.path;
   }
-  if (!several) facts.file = only;
+  if (facts.file == nullptr && !several) facts.file = only;
 }
 
 std::string base_name(std::string_view path) {

@@ -62,11 +62,14 @@ bool looked_at_the_time(const Case& c) {
   const timeline::NodeFile* file = c.storage.file;
   if (file == nullptr || c.incident.began_before_watch) return false;
   if (c.incident.end_ns && file->time_ns > *c.incident.end_ns) return false;
+  if (file->time_ns < c.begin) return false;
   return file->time_ns <= c.begin + 5 * timeline::kSecond;
 }
 
 std::uint64_t free_for_qemu(const Case& c, const timeline::NodeFile& file) {
-  return c.vm.uid && *c.vm.uid == 0 ? file.file.fs_free_bytes : file.file.fs_avail_bytes;
+  // What a file system holds back is not all for root: ext4 keeps some for its own metadata.
+  const bool refused = c.storage.nospace && file.file.fs_avail_bytes == 0;
+  return c.vm.uid && *c.vm.uid == 0 && !refused ? file.file.fs_free_bytes : file.file.fs_avail_bytes;
 }
 
 bool file_system_full(const Case& c) {
