@@ -183,7 +183,7 @@ TEST(SnapshotOrSave, SlowSavevmIsNotTakenForAnOperatorsStop) {
   VMWHY_NEEDS(qemu_img);
   VMWHY_NEEDS(nbdkit);
   const TempDir dir;
-  NbdServer server(dir, {"delay"}, {"wdelay=700ms"});
+  NbdServer server(dir, {"delay"}, {"wdelay=300ms"});
   ASSERT_EQ(run_program(
                 {"qemu-img", "create", "-q", "-f", "qcow2", "nbd+unix:///?socket=" + server.socket(), "60M"})
                 .status.code,

@@ -23,6 +23,15 @@ bool writes(const QemuProcess& vm) {
   return wait_until([&] { return vm.serial().find('.') != std::string::npos; });
 }
 
+/// Makes the device's capacity 0. A write that is under way makes its file grow again.
+bool kill_device(const LoopDevice& loop, const std::string& backing) {
+  return wait_until([&] {
+    std::filesystem::resize_file(backing, 0);
+    loop.update_size();
+    return read_file("/sys/block/" + loop.name() + "/size") == "0\n";
+  });
+}
+
 TEST(StorageDeviceGone, DeviceOfCapacityZeroIsNotAFullFileSystem) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(loop);
@@ -45,8 +54,9 @@ TEST(StorageDeviceGone, DeviceOfCapacityZeroIsNotAFullFileSystem) {
   EXPECT_NE(text_of(incident, "summary").find(loop.path()), std::string::npos)
       << text_of(incident, "summary");
   EXPECT_TRUE(has_evidence(incident, "qmp", "No space left on device"));
-  EXPECT_TRUE(has_evidence(incident, "proc", "capacity"));
+  EXPECT_TRUE(has_evidence(incident, "proc", "size 0 bytes"));
   EXPECT_TRUE(rules_out(incident, "storage-full"));
+  EXPECT_TRUE(has_remedy(incident, "do not look for space to free"));
   watch.finish();
 }
 
@@ -72,7 +82,7 @@ TEST(StorageDeviceGone, ReplacedDeviceIsNamedWithBothIdentities) {
 
   const auto incident = watch.incident("pause");
   EXPECT_TRUE(is_verdict(incident, "storage-device-gone", "proven"));
-  EXPECT_TRUE(has_evidence(incident, "proc", old_loop.path()));
+  EXPECT_TRUE(has_evidence(incident, "proc", "the path names"));
   EXPECT_TRUE(rules_out(incident, "storage-full"));
   watch.finish();
 }
@@ -114,8 +124,7 @@ TEST(BugReport, TraceOfADeadDeviceAloneTellsWhatToDo) {
     Watcher watch(dir, {&vm});
     vm.cont();
     ASSERT_TRUE(writes(vm));
-    std::filesystem::resize_file(backing, 0);
-    loop.update_size();
+    ASSERT_TRUE(kill_device(loop, backing));
     ASSERT_TRUE(vm.wait_run_state("io-error"));
     watch.incident("pause");
     watch.finish();
@@ -123,7 +132,7 @@ TEST(BugReport, TraceOfADeadDeviceAloneTellsWhatToDo) {
   }
   const std::string text = vm_why_text(elsewhere / "bug.vmt");
   for (const std::string& wanted : {std::string("web1"), std::string("disk0"), device,
-                                    std::string("capacity"), std::string("storage-device-gone"),
+                                    std::string("size 0 bytes"), std::string("storage-device-gone"),
                                     std::string("No space left on device"), std::string("storage-full")})
     EXPECT_NE(text.find(wanted), std::string::npos) << wanted << " is not in:\n" << text;
 }

@@ -75,7 +75,8 @@ TEST(StorageHang, WorkerInUninterruptibleSleepIsFoundWithoutAnyEvent) {
   ChildProcess freezer(ChildProcess::Options{
       .args =
           {"sh", "-c",
-           "(read go; fsfreeze -f \"$0\" && echo frozen; read thaw; fsfreeze -u \"$0\"; echo thawed) & wait",
+           "exec 3<&0; (read go <&3; fsfreeze -f \"$0\" && echo frozen; read thaw <&3; fsfreeze -u \"$0\"; "
+           "echo thawed) & wait",
            ext4.path().string()},
       .stdin_pipe = true});
   Watcher watch(dir, {&vm});

@@ -61,8 +61,8 @@ std::string Watcher::said() {
 }
 
 void Watcher::take(std::string_view line) {
-  auto report = object_of(line);
-  if (text_of(report, "schema") == "vmwhy.incident/1") reports_.push_back(std::move(report));
+  const auto document = object_of(line);
+  for (const auto& incident : array_of(document, "incidents")) reports_.push_back(incident.as_object());
 }
 
 IncidentJson Watcher::incident(const std::function<bool(const IncidentJson&)>& wanted) {
@@ -132,6 +132,13 @@ std::string vm_why_text(const std::string& file) {
   const Output output = run_program({binary("vm-why"), "--color=never", file});
   EXPECT_EQ(output.status.code, 0) << output.err;
   return output.out;
+}
+
+testing::AssertionResult none_of_kind(const std::vector<IncidentJson>& incidents, std::string_view kind) {
+  for (const auto& incident : incidents)
+    if (text_of(incident, "kind") == kind && !began_before(incident))
+      return testing::AssertionFailure() << json::serialize(incident);
+  return testing::AssertionSuccess();
 }
 
 std::string text_of(const IncidentJson& incident, std::string_view key) {

@@ -60,6 +60,10 @@ std::vector<IncidentJson> vm_why(const std::vector<std::string>& files);
 /// The text of `vm-why FILE`.
 std::string vm_why_text(const std::string& file);
 
+/// A failure if one of the incidents is of that kind and began in the watch: every VM waits for its first
+/// `cont` when the watch begins, which is a pause too.
+testing::AssertionResult none_of_kind(const std::vector<IncidentJson>& incidents, std::string_view kind);
+
 // ---- what a verdict must say
 
 std::string text_of(const IncidentJson& incident, std::string_view key);

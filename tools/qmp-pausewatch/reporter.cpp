@@ -75,7 +75,9 @@ void Reporter::close(std::uint64_t id, Told& told) {
 
 void Reporter::look_back() {
   for (auto at = told_.begin(); at != told_.end();) {
-    if (at->second.ended) correct(at->first, at->second);
+    // What made a VM pause may show only later: a migration completes, a main loop answers again.
+    const bool young = at->second.reported && ++at->second.looks < 60;
+    if (at->second.ended || young) correct(at->first, at->second);
     // The analysis takes facts for late ones of an incident for this long.
     at = at->second.ended && ++at->second.age > 5 ? told_.erase(at) : std::next(at);
   }

@@ -35,6 +35,7 @@ class Reporter {
     bool closed = false;
     bool ended = false;  ///< Its end was reported.
     int age = 0;         ///< Seconds since then.
+    int looks = 0;       ///< Seconds since it was reported.
     std::string cause, confidence, summary;
   };
   void report(std::uint64_t id, Told& told, const char* what);

@@ -61,28 +61,6 @@ struct Descriptor {
   bool deleted = false;
 };
 
-/// The descriptor whose link is `path`, living or deleted; by its identity where the path is a symbolic link.
-Descriptor find_descriptor(std::uint32_t pid, const std::string& path, const struct stat* named,
-                           const std::string& proc) {
-  const std::string folder = base_of(pid, proc) + "/fd";
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), &::closedir);
-  if (!dir) return {};
-  Descriptor by_deleted, by_identity;
-  while (const dirent* entry = ::readdir(dir.get())) {
-    const auto number = parse_u64(entry->d_name);
-    if (!number) continue;
-    const Descriptor candidate{static_cast<int>(*number), false};
-    const std::string link = read_link(folder + "/" + entry->d_name);
-    if (link == path) return candidate;
-    if (link == path + std::string(kDeleted)) by_deleted = {candidate.number, true};
-    if (!named || !link.starts_with('/') || by_identity.number >= 0) continue;
-    struct stat fact;
-    if (::stat((folder + "/" + entry->d_name).c_str(), &fact) != 0) continue;
-    if (fact.st_dev == named->st_dev && fact.st_ino == named->st_ino) by_identity = candidate;
-  }
-  return by_deleted.number >= 0 ? by_deleted : by_identity;
-}
-
 std::uint64_t identity(const struct stat& s) {
   return S_ISBLK(s.st_mode) || S_ISCHR(s.st_mode) ? s.st_rdev : s.st_dev;
 }
@@ -92,6 +70,47 @@ bool same_thing(const struct stat& a, const struct stat& b) {
   // Device nodes may be remade with another inode: what counts is the device they name.
   if (S_ISBLK(a.st_mode) || S_ISCHR(a.st_mode)) return a.st_rdev == b.st_rdev;
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/// Whether `path` leads to a block device by a link that may have been pointed elsewhere since it was opened,
+/// as those of /dev/disk and /dev/mapper are.
+bool leads_to_device(std::uint32_t pid, const std::string& path, const struct stat* named,
+                     const std::string& proc) {
+  if (named) return S_ISBLK(named->st_mode);
+  struct stat link;
+  return ::lstat((base_of(pid, proc) + "/root" + path).c_str(), &link) == 0 && S_ISLNK(link.st_mode);
+}
+
+/// The descriptor whose link is `path`, living or deleted; by its identity where the path is a symbolic link;
+/// and where that link leads to another device by now, the only block device that the process has open.
+Descriptor find_descriptor(std::uint32_t pid, const std::string& path, const struct stat* named,
+                           const std::string& proc) {
+  const std::string folder = base_of(pid, proc) + "/fd";
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), &::closedir);
+  if (!dir) return {};
+  Descriptor by_deleted, by_identity, only_device;
+  dev_t device = 0;
+  bool several_devices = false;
+  while (const dirent* entry = ::readdir(dir.get())) {
+    const auto number = parse_u64(entry->d_name);
+    if (!number) continue;
+    const Descriptor candidate{static_cast<int>(*number), false};
+    const std::string link = read_link(folder + "/" + entry->d_name);
+    if (link == path) return candidate;
+    if (link == path + std::string(kDeleted)) by_deleted = {candidate.number, true};
+    if (!link.starts_with('/') || by_identity.number >= 0) continue;
+    struct stat fact;
+    if (::stat((folder + "/" + entry->d_name).c_str(), &fact) != 0) continue;
+    if (named && same_thing(fact, *named)) by_identity = candidate;
+    if (!S_ISBLK(fact.st_mode)) continue;
+    several_devices = several_devices || (only_device.number >= 0 && fact.st_rdev != device);
+    only_device = candidate;
+    device = fact.st_rdev;
+  }
+  if (by_deleted.number >= 0) return by_deleted;
+  if (by_identity.number >= 0 || several_devices || !leads_to_device(pid, path, named, proc))
+    return by_identity;
+  return only_device;
 }
 
 void add_device_size(trace::NodeFile& file, const std::string& sys) {

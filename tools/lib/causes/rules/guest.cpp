@@ -105,6 +105,8 @@ Opinion judge_guest_watchdog(const Case& c) {
 }
 
 Opinion judge_guest_shutdown(const Case& c) {
+  // A pause that was over before the guest shut down has another cause.
+  if (c.is_pause() && !c.run_state.empty() && c.run_state != "shutdown") return nothing();
   const timeline::QmpEvent* event = shutdown_event(c);
   const std::string reason = event != nullptr ? text_of(event->data, "reason", 32) : std::string();
   const bool by_guest = reason == "guest-shutdown" || reason == "guest-reset" || reason == "subsystem-reset";
