@@ -42,8 +42,7 @@ TEST(StorageDeviceGone, DeviceOfCapacityZeroIsNotAFullFileSystem) {
   Watcher watch(dir, {&vm});
   vm.cont();
   ASSERT_TRUE(writes(vm));
-  std::filesystem::resize_file(backing, 0);
-  loop.update_size();
+  ASSERT_TRUE(kill_device(loop, backing));
   const auto error = vm.qmp().wait_event("BLOCK_IO_ERROR");
   ASSERT_TRUE(error);
   EXPECT_TRUE(error->at("data").at("nospace").as_bool()) << "QEMU does not take it for ENOSPC here";
@@ -75,8 +74,7 @@ TEST(StorageDeviceGone, ReplacedDeviceIsNamedWithBothIdentities) {
   ASSERT_TRUE(writes(vm));
   ASSERT_EQ(::unlink(name.c_str()), 0);
   ASSERT_EQ(::symlink(new_loop.path().c_str(), name.c_str()), 0);
-  std::filesystem::resize_file(old_backing, 0);
-  old_loop.update_size();
+  ASSERT_TRUE(kill_device(old_loop, old_backing));
   ASSERT_TRUE(vm.qmp().wait_event("BLOCK_IO_ERROR"));
   ASSERT_TRUE(vm.wait_run_state("io-error"));
 
