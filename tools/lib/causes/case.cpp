@@ -63,6 +63,11 @@ Case make_case(const timeline::Timeline& timeline, const timeline::Incident& inc
          incident,           std::min(incident.earliest_ns, incident.begin_ns),
          incident.begin_ns,  incident.until(std::max(timeline.now_ns(), incident.begin_ns)),
          incident.run_state, {}};
+  // One stop, two states: a switchover that was completed.
+  for (const timeline::Status& status : c.vm.statuses)
+    if (c.run_state == "finish-migrate" && status.state == "postmigrate" && status.time_ns >= c.begin &&
+        status.time_ns <= c.until)
+      c.run_state = status.state;
   c.storage = find_storage(c);
   return c;
 }

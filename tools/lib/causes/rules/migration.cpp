@@ -101,6 +101,13 @@ Opinion judge_migration_completed(const Case& c) {
   const bool said = event != nullptr || (query != nullptr && query->status == "completed");
   finding.confidence = said ? Confidence::proven : Confidence::likely;
   if (event != nullptr) finding.evidence.push_back(qmp_evidence(*event));
+  if (c.run_state != c.incident.run_state) {
+    for (const timeline::Status& status : c.vm.statuses) {
+      if (status.state != "postmigrate" || status.time_ns < c.begin) continue;
+      finding.evidence.push_back({status.time_ns, "qmp", "query-status: postmigrate"});
+      break;
+    }
+  }
   add_query(c, finding);
   finding.summary = "the VM was migrated away (or saved): this is its empty shell";
   finding.remedy.push_back("end this QEMU when the destination runs");
