@@ -230,6 +230,23 @@ TEST(Pausewatch, SigintClosesTheTraceProperly) {
   EXPECT_EQ((*reader)->meta().at("tool").as_string(), "qmp-pausewatch");
 }
 
+TEST(Pausewatch, ClosesTheTraceWhenNobodyReadsItsReports) {
+  const TempDir dir;
+  FakeVm vm(dir / "q", "web1");
+  const std::string path = dir / "t.vmt";
+  ChildProcess child(pausewatch({"-o", path, "-s", vm.address()}));
+  ASSERT_TRUE(child.wait_error_line("watching"));
+  child.close_stdout();
+  vm.pause("paused");
+  const auto status = child.wait();
+  ASSERT_TRUE(status);
+  EXPECT_EQ(status->code, 0) << child.err();
+  auto reader = trace::Reader::open(path);
+  ASSERT_TRUE(reader);
+  (*reader)->for_each([](const trace::RecordView&) {});
+  EXPECT_TRUE((*reader)->report().ended);
+}
+
 TEST(Pausewatch, WritesTheTraceBesideTheUserWhereNoneIsNamed) {
   const TempDir dir;
   FakeVm vm(dir / "q", "web1");

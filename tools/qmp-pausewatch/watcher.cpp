@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "tools/qmp-pausewatch/watcher.hpp"
 
+#include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -51,6 +52,8 @@ Watcher::~Watcher() = default;
 
 int Watcher::run() {
   raise_file_limit();
+  // A reader that goes away must not cost the trace its end.
+  ::signal(SIGPIPE, SIG_IGN);
   // Both fork: before any thread exists.
   if (auto probe = host::StorageProbe::start()) probe_ = std::move(*probe);
   sensors_ = host::probe_sensors();
@@ -289,6 +292,7 @@ void Watcher::pump() {
     }
     reporter_.handle(change);
   }
+  if (!out_) stop("nobody reads the reports any more");
 }
 
 void Watcher::on_report(const causes::Incident& incident) {
