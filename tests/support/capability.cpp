@@ -44,8 +44,8 @@ std::string probe_root() {
 
 // A user without rights can be tried: we may become one, and he can read where we are.
 std::string probe_unprivileged() {
-  const Output output = run_program(
-      {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "ls", "-l", "."});
+  const Output output =
+      run_program({"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "ls", "-l", "."});
   return output.status.code == 0 ? "" : output.err.substr(0, output.err.find('\n'));
 }
 
