@@ -337,6 +337,14 @@ TEST(Pausewatch, RunsACommandWhenTheConditionIsSeen) {
   EXPECT_EQ(child.wait()->code, 0);
 }
 
+TEST(Pausewatch, ItsCommandsRunAtTheUsualPriority) {
+  const TempDir dir;
+  FakeVm vm(dir / "q", "web1");
+  run({"--expect", "any", "--within", "60s", "-s", vm.address(), "--", "sh", "-c",
+       "nice > " + (dir / "nice") + "; exit 125"});
+  EXPECT_EQ(read_file(dir / "nice"), run_program({"nice"}).out);
+}
+
 TEST(Pausewatch, EndsWhenTheConditionSaysSo) {
   const TempDir dir;
   FakeVm vm(dir / "q", "web1");

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -36,8 +37,12 @@ Result<Command> Command::start(const std::vector<std::string>& args, const Envir
   posix_spawnattr_setpgroup(&attributes, 0);
   posix_spawnattr_setflags(&attributes,
                            POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  // A reproduction must run as it would without us.
+  const int own_nice = ::getpriority(PRIO_PROCESS, 0);
+  if (own_nice == kWatcherNice) ::setpriority(PRIO_PROCESS, 0, 0);
   pid_t pid = -1;
   const int error = ::posix_spawnp(&pid, argv[0], &files, &attributes, argv.data(), envp.data());
+  if (own_nice == kWatcherNice) ::setpriority(PRIO_PROCESS, 0, own_nice);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
   if (error != 0) return system_failure(error, args[0], "name a program that can be run here");

@@ -13,6 +13,9 @@
 
 namespace vmwhy::qmp_pausewatch {
 
+/// What a run that began at nice 0 sets itself to, where it may. Its commands go back to 0.
+inline constexpr int kWatcherNice = -10;
+
 /// A program in a process group of its own; its standard output goes to our standard error, so that ours
 /// stays a report. Ended with its group when this is destroyed, unless let_go() was called.
 class Command {

@@ -52,6 +52,9 @@ Watcher::~Watcher() = default;
 
 int Watcher::run() {
   raise_file_limit();
+  // On a host that is short of CPU the evidence of a pause is needed most. The helper inherits it; commands
+  // do not.
+  if (::getpriority(PRIO_PROCESS, 0) == 0) ::setpriority(PRIO_PROCESS, 0, kWatcherNice);
   // A reader that goes away must not cost the trace its end.
   ::signal(SIGPIPE, SIG_IGN);
   // Both fork: before any thread exists.
