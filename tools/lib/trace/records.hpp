@@ -35,6 +35,9 @@ enum class RecordType : std::uint16_t {
   collected = 54,
   log_tail = 55,
   // 64 and up: probes.
+  kvm_exit = 64,
+  kvm_failure = 65,
+  kvm_exit_summary = 66,
 };
 
 struct RecordHeader {
@@ -299,5 +302,54 @@ struct Collected {
   std::uint32_t reserved;
 };
 static_assert(sizeof(Collected) == 16);
+
+/// One exit of a vCPU from the guest, seen to end by its next entry. Header time: of the exit. Codes are the
+/// hardware's own; lib/kvm names them by `isa`.
+struct KvmExit {
+  static constexpr RecordType kType = RecordType::kvm_exit;
+  std::uint64_t duration_ns;  ///< To the next entry.
+  std::uint64_t qemu_ns;      ///< The part of it that was spent in QEMU.
+  std::uint64_t address;      ///< Port or guest physical address touched; UINT64_MAX: none.
+  std::uint32_t code;         ///< Exit reason.
+  std::int32_t user_code;     ///< KVM_EXIT_* where it went to QEMU, minus errno; -0x7fffffff: it did not.
+  std::uint32_t tid;
+  std::int32_t vcpu;  ///< KVM's vCPU id; -1: not known.
+  std::uint32_t isa;  ///< 1 VMX, 2 SVM, 3 arm64, 4 PVM.
+  std::uint32_t reserved;
+};
+static_assert(sizeof(KvmExit) == 48);
+
+/// KVM could not go on: KVM_EXIT_INTERNAL_ERROR (17) or KVM_EXIT_FAIL_ENTRY (9). Text: a sentence.
+struct KvmFailure {
+  static constexpr RecordType kType = RecordType::kvm_failure;
+  std::uint64_t detail;  ///< Suberror, or the hardware's entry failure reason; UINT64_MAX: could not be read.
+  std::uint32_t last_code;  ///< Reason of the vCPU's last exit.
+  std::int32_t user_code;   ///< 17 or 9.
+  std::uint32_t tid;
+  std::int32_t vcpu;
+  std::uint32_t isa;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(KvmFailure) == 32);
+
+/// Exits of one vCPU of one kind and code in a window that ends at the header's time. Text: name of the
+/// reason NUL the log2 histogram: numbers joined by spaces, bucket i counts durations of [2^i, 2^(i+1)) ns.
+struct KvmExitSummary {
+  static constexpr RecordType kType = RecordType::kvm_exit_summary;
+  std::uint64_t window_ns;
+  std::uint64_t code;  ///< Exit reason, KVM_EXIT_* (minus errno: as 64 bits signed), port or address.
+  std::uint64_t count;
+  std::uint64_t timed;  ///< How many of them have a duration.
+  std::uint64_t total_ns;
+  std::uint64_t max_ns;
+  std::uint64_t qemu_ns;  ///< The part of total_ns that was spent in QEMU.
+  std::uint32_t kind;     ///< 0 kvm, 1 userspace, 2 pio, 3 mmio.
+  std::uint32_t write;    ///< pio, mmio: 1 for a write.
+  std::uint32_t tid;
+  std::int32_t vcpu;
+  std::uint32_t isa;
+  std::uint32_t halt;  ///< 1: the guest asked to sleep.
+};
+static_assert(sizeof(KvmExitSummary) == 80);
 
 }  // namespace vmwhy::trace

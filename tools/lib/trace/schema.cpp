@@ -160,6 +160,34 @@ FIELDS(Collected,                                                    //
        FIELD(overdue, 'u', "", "steps that missed their deadline"),  //
        FIELD(reserved, 'u', "", "0"))
 
+FIELDS(KvmExit,  //
+       FIELD(duration_ns, 'u', "ns", "from the exit to the next entry"),
+       FIELD(qemu_ns, 'u', "ns", "the part of it that was spent in QEMU"),
+       FIELD(address, 'u', "", "port or guest physical address touched; all ones: none"),
+       FIELD(code, 'u', "", "exit reason of the hardware"),
+       FIELD(user_code, 'i', "", "KVM_EXIT_* or minus errno; -0x7fffffff: it did not go to QEMU"),
+       FIELD(tid, 'u', "", "the vCPU's thread"), FIELD(vcpu, 'i', "", "KVM's vCPU id; -1: not known"),
+       FIELD(isa, 'u', "", "1 VMX, 2 SVM, 3 arm64, 4 PVM"), FIELD(reserved, 'u', "", "0"))
+
+FIELDS(KvmFailure,  //
+       FIELD(detail, 'u', "", "suberror, or the hardware's reason; all ones: could not be read"),
+       FIELD(last_code, 'u', "", "reason of the vCPU's last exit"),
+       FIELD(user_code, 'i', "", "17 internal error, 9 failed entry"),
+       FIELD(tid, 'u', "", "the vCPU's thread"), FIELD(vcpu, 'i', "", "KVM's vCPU id; -1: not known"),
+       FIELD(isa, 'u', "", "1 VMX, 2 SVM, 3 arm64, 4 PVM"), FIELD(reserved, 'u', "", "0"))
+
+FIELDS(KvmExitSummary,  //
+       FIELD(window_ns, 'u', "ns", "length of the window that ends at the record's time"),
+       FIELD(code, 'u', "", "exit reason, KVM_EXIT_* or minus errno, port or address"),
+       FIELD(count, 'u', "", "exits"), FIELD(timed, 'u', "", "how many of them have a duration"),
+       FIELD(total_ns, 'u', "ns", "sum of the durations"), FIELD(max_ns, 'u', "ns", "longest duration"),
+       FIELD(qemu_ns, 'u', "ns", "the part of the sum that was spent in QEMU"),
+       FIELD(kind, 'u', "", "0 kvm, 1 userspace, 2 pio, 3 mmio"),
+       FIELD(write, 'u', "", "pio, mmio: 1 for a write"), FIELD(tid, 'u', "", "the vCPU's thread"),
+       FIELD(vcpu, 'i', "", "KVM's vCPU id; -1: not known"),
+       FIELD(isa, 'u', "", "1 VMX, 2 SVM, 3 arm64, 4 PVM"),
+       FIELD(halt, 'u', "", "1: the guest asked to sleep"))
+
 template <class S>
 constexpr RecordInfo info(std::string_view name, std::string_view text) {
   return {S::kType, name, sizeof(S), Fields<S>::kFields, text};
@@ -183,6 +211,9 @@ constexpr RecordInfo kSchema[] = {
     info<KernelLog>("kernel_log", "line"),
     info<Collected>("collected", "unfinished"),
     info<LogTail>("log_tail", "path, lines"),
+    info<KvmExit>("kvm_exit", ""),
+    info<KvmFailure>("kvm_failure", "a sentence"),
+    info<KvmExitSummary>("kvm_exit_summary", "name of the reason, log2 histogram"),
 };
 
 // Every byte of a struct belongs to a field: what is not described cannot be read from a file.
