@@ -2,6 +2,7 @@
 #include "capability.hpp"
 
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/cn_proc.h>
 #include <linux/connector.h>
 #include <linux/kvm.h>
@@ -184,6 +185,25 @@ std::string probe_userfaultfd() {
   return ::ioctl(fd.get(), UFFDIO_API, &api) == 0 ? "" : error_of("UFFDIO_API");
 }
 
+std::string probe_bpf() {
+  // r0 = 0; exit: with BTF of the kernel it is all that a probe needs to be loaded.
+  const bpf_insn program[] = {
+      {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
+      {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0}};
+  bpf_attr attr{};
+  attr.prog_type = BPF_PROG_TYPE_RAW_TRACEPOINT;
+  attr.insns = reinterpret_cast<std::uint64_t>(program);
+  attr.insn_cnt = 2;
+  attr.license = reinterpret_cast<std::uint64_t>("GPL");
+  const UniqueFd fd(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof attr)));
+  if (!fd) return error_of("BPF_PROG_LOAD");
+  return ::access("/sys/kernel/btf/vmlinux", R_OK) == 0 ? "" : error_of("/sys/kernel/btf/vmlinux");
+}
+
+std::string probe_kvm_events() {
+  return ::access("/sys/module/kvm", F_OK) == 0 ? "" : error_of("/sys/module/kvm");
+}
+
 using Probe = std::string (*)();
 const std::map<std::string, Probe, std::less<>>& probes() {
   static const std::map<std::string, Probe, std::less<>> all{
@@ -213,6 +233,8 @@ const std::map<std::string, Probe, std::less<>>& probes() {
        }},
       {"proc_events", probe_proc_events},
       {"userfaultfd", probe_userfaultfd},
+      {"bpf", probe_bpf},
+      {"kvm_events", probe_kvm_events},
   };
   return all;
 }
