@@ -6,6 +6,7 @@
 #   all          every binary, in $(BUILD)/bin (the default)
 #   demo         a real VM pauses on a full file system and is explained; report and trace in $(BUILD)/demo
 #   check        every test suite; the last line says "N passed, N failed, N skipped"
+#   lab          the lab alone: Debian kernels in QEMU, where KVM's tracepoints fire
 #   bench        every figure of docs/, one JSON line each
 #   fuzz         every fuzzer for FUZZ_SECONDS each, after its regressions (clang, ASan, UBSan)
 #   lint         layering, header docstrings, docs, man pages, shell scripts, format, clang-tidy
@@ -21,7 +22,7 @@
 #   DEBUG=1           -O0 -g3
 #   SAN=1             ASan and UBSan, in a build folder of its own
 #   BUILD=build       where everything goes
-#   SUITES="unit …"   the suites that check runs: unit golden cli qemu
+#   SUITES="unit …"   the suites that check runs: unit golden cli bpf qemu lab
 #   FILTER=PATTERN    only the tests that match (GoogleTest's pattern)
 #   FUZZ_SECONDS=60   time of each fuzzer
 #   TIDY_SECONDS=300  time that clang-tidy may take in lint; it begins with the files changed last
@@ -35,7 +36,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 TIDY_SECONDS ?= 300
-SUITES ?= unit golden cli qemu
+SUITES ?= unit golden cli bpf qemu lab
 FILTER ?= *
 BENCH ?=
 
@@ -70,7 +71,8 @@ SANITIZE := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recove
 CXXFLAGS ?=
 ALL_CXXFLAGS = -std=c++20 $(WARNINGS) $(OPTIMIZE) $(SANITIZE) -pthread -I. -Itools/lib -I$(BUILD)/gen \
 	-DBOOST_ASIO_SEPARATE_COMPILATION $(CXXFLAGS)
-LDLIBS := -lfmt -lboost_json -lboost_container -lzstd -lxxhash -pthread
+# What a binary does not use it is not linked to: only the tools with probes need libbpf.
+LDLIBS := -Wl,--as-needed -lfmt -lboost_json -lboost_container -lzstd -lxxhash -lbpf -lelf -lz -pthread
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2);)
@@ -80,16 +82,18 @@ LIB_SRC := $(wildcard tools/lib/*/*.cpp tools/lib/*/*/*.cpp)
 TOOLS := $(patsubst tools/%/main.cpp,%,$(wildcard tools/*/main.cpp))
 TOOL_SRC := $(filter-out %/main.cpp,$(foreach t,$(TOOLS),$(wildcard tools/$(t)/*.cpp)))
 SUPPORT_SRC := $(wildcard tests/support/*.cpp)
-TEST_SUITES := unit golden cli qemu
+TEST_SUITES := unit golden cli bpf qemu
 BENCH_SRC := $(wildcard tests/bench/*.cpp)
 FUZZERS := $(patsubst tests/fuzz/%.cpp,%,$(wildcard tests/fuzz/fuzz_*.cpp))
 
 obj = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
-LIBS := $(BUILD)/lib/libtools.a $(BUILD)/lib/libvmwhy.a $(BUILD)/lib/libqmp.a
+LIBS := $(BUILD)/lib/libtools.a $(BUILD)/lib/libvmwhy.a $(BUILD)/lib/libqmp.a $(BUILD)/lib/libbpfload.a
 BINS := $(addprefix $(BUILD)/bin/,$(TOOLS))
 
 .PHONY: all
 all: $(BINS)
+
+include bpf/bpf.mk
 
 # ---- compile -----------------------------------------------------------------------------------------------
 
@@ -134,8 +138,15 @@ $(BUILD)/tests/$(1): $(call test_obj,$(1)) $(BUILD)/lib/libsupport.a $(LIBS)
 endef
 $(foreach s,$(TEST_SUITES),$(eval $(call suite_rule,$(s))))
 
-$(BUILD)/tests/bench: $(call obj,$(BENCH_SRC)) $(BUILD)/lib/libsupport.a $(LIBS)
+$(BUILD)/tests/bench: $(call obj,$(BENCH_SRC) tests/bpf/kernel_memory.cpp) $(BUILD)/lib/libsupport.a $(LIBS)
 	$(call link,-lgtest)
+
+# Not a binary: boots kernels and prints what a suite prints.
+$(BUILD)/tests/lab: scripts/lab $(BINS) | guests
+	@mkdir -p $(@D) && ln -sf $(abspath $<) $@
+.PHONY: lab
+lab: $(BUILD)/tests/lab
+	@scripts/run-tests --filter '$(FILTER)' lab
 
 GUESTS_SRC := $(wildcard tests/guests/*.S)
 include tests/guests/guests.mk
@@ -179,7 +190,7 @@ LINTS := layering headers docs man shell format tidy
 .PHONY: lint $(addprefix lint-,$(LINTS)) format
 lint: $(addprefix lint-,$(filter-out tidy,$(LINTS)))
 	@$(MAKE) --no-print-directory lint-tidy
-$(addprefix lint-,$(LINTS)): lint-%: $(BUILD)/gen/version.hpp | $(BUILD)/setup.mk
+$(addprefix lint-,$(LINTS)): lint-%: $(BUILD)/gen/version.hpp $(BPF_SKELETONS) | $(BUILD)/setup.mk
 	@TIDY_SECONDS=$(TIDY_SECONDS) CXX='$(CXX)' FLAGS='$(filter-out -Werror,$(ALL_CXXFLAGS))' scripts/lint-$*
 format:
 	@git ls-files '*.cpp' '*.hpp' '*.c' '*.h' | xargs clang-format -i
