@@ -244,6 +244,32 @@ OwnedRecord process(const Line& line) {
   return trace::make_record(at(line.time), line.vm(), p, "qemu-system-x86");
 }
 
+OwnedRecord kvm_failure(const Line& line) {
+  trace::KvmFailure f{};
+  f.user_code = named(line.word(0), {{"internal-error", 17}, {"fail-entry", 9}});
+  f.detail = static_cast<std::uint64_t>(line.number("detail"));
+  f.last_code = static_cast<std::uint32_t>(line.number("last"));
+  f.tid = 4250;
+  f.vcpu = static_cast<std::int32_t>(line.number("vcpu"));
+  f.isa = 1;
+  return trace::make_record(at(line.time), line.vm(), f, line.text);
+}
+
+OwnedRecord kvm_exits(const Line& line) {
+  trace::KvmExitSummary s{};
+  s.kind = named(line.word(0), {{"kvm", 0}, {"userspace", 1}, {"pio", 2}, {"mmio", 3}});
+  s.window_ns = span(line.number("window", 1));
+  s.code = static_cast<std::uint64_t>(line.number("code"));
+  s.count = s.timed = static_cast<std::uint64_t>(line.number("count"));
+  s.total_ns = span(line.number("total"));
+  s.qemu_ns = span(line.number("qemu"));
+  s.tid = 4250;
+  s.vcpu = static_cast<std::int32_t>(line.number("vcpu"));
+  s.isa = 1;
+  s.halt = line.value("halt") == "yes";
+  return trace::make_record(at(line.time), line.vm(), s, trace::join_text({line.text, ""}));
+}
+
 OwnedRecord thread(const Line& line) {
   trace::ThreadState t{};
   t.pid = 4242;
@@ -345,6 +371,10 @@ bool make(const Line& line, OwnedRecord& out) {
     out = file(line);
   else if (type == "process")
     out = process(line);
+  else if (type == "kvm-failure")
+    out = kvm_failure(line);
+  else if (type == "kvm-exits")
+    out = kvm_exits(line);
   else if (type == "thread")
     out = thread(line);
   else if (type == "seen")

@@ -19,7 +19,9 @@
 //   seen {discovery}         pid=                       end HOW STATUS core=yes -- how it was learned
 //   collected                began=SECONDS overdue=N -- unfinished
 //   clock                    realtime=SECONDS (offset against the trace's begin)
-//   loss COUNT source=       watch begin|end
+//   kvm-failure internal-error|fail-entry  detail= last= vcpu= -- text
+//   kvm-exits kvm|userspace|pio|mmio  code= count= total=SECONDS qemu=SECONDS window=SECONDS vcpu= halt=yes
+//   -- reason loss COUNT source=       watch begin|end
 //
 // vm=N names another VM than 1. Unless the first line is `bare`, a script begins with a clock snapshot, the
 // begin of the watch, working sensors and VM 1 ("web1", pid 4242, monitor /run/web1.qmp) with a ready

@@ -139,6 +139,19 @@ struct End {
   std::string learned;
 };
 
+struct KvmFailure {
+  std::uint64_t time_ns = 0;
+  trace::KvmFailure failure{};
+  std::string text;
+};
+
+/// Exits of one vCPU of one reason, in a window that ends at time_ns.
+struct KvmExits {
+  std::uint64_t time_ns = 0;
+  trace::KvmExitSummary sum{};
+  std::string reason;
+};
+
 struct SensorState {
   std::uint64_t time_ns = 0;
   trace::SensorState state{};

@@ -108,6 +108,14 @@ void add_log_tail(VmTracks& vm, const trace::RecordView& record) {
   vm.logs.add(std::move(log));
 }
 
+const KvmFailure& add_kvm_failure(VmTracks& vm, const trace::RecordView& record) {
+  return vm.kvm_failures.add({record.header.time_ns, record.as<trace::KvmFailure>(), field(record, 0, 512)});
+}
+
+const KvmExits& add_kvm_exits(VmTracks& vm, const trace::RecordView& record) {
+  return vm.kvm_exits.add({record.header.time_ns, record.as<trace::KvmExitSummary>(), field(record, 0, 64)});
+}
+
 void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record) {
   list.add({record.header.time_ns, record.as<trace::Pressure>(), field(record, 0)});
 }

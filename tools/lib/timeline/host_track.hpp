@@ -15,6 +15,8 @@ const Thread& add_thread(VmTracks& vm, const trace::RecordView& record);
 void add_node_file(VmTracks& vm, const trace::RecordView& record);
 const Cgroup& add_cgroup(VmTracks& vm, const trace::RecordView& record);
 void add_log_tail(VmTracks& vm, const trace::RecordView& record);
+const KvmFailure& add_kvm_failure(VmTracks& vm, const trace::RecordView& record);
+const KvmExits& add_kvm_exits(VmTracks& vm, const trace::RecordView& record);
 
 /// A pressure record of a VM's cgroup, or of the host.
 void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record);

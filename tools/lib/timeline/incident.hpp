@@ -23,6 +23,8 @@ enum class Topic {
   io_reported,       ///< I/O errors that the guest was told of: no pause.
   migration_failed,  ///< The VM goes on where it was.
   monitor_lost,
+  kvm_failure,  ///< KVM could not go on with a vCPU; whether the VM is paused, QMP says.
+  exit_storm,   ///< A vCPU spends its time leaving the guest.
 };
 
 /// Why a stall is open; it closes when none is left.

@@ -9,15 +9,32 @@
 namespace vmwhy::timeline {
 
 void Incidents::fold(std::uint32_t vm, Topic topic, const QmpEvent& event, std::uint64_t now_ns) {
+  fold(vm, topic, event.name, event.time_ns, now_ns);
+}
+
+void Incidents::fold(std::uint32_t vm, Topic topic, const std::string& trigger, std::uint64_t time_ns,
+                     std::uint64_t now_ns) {
   Incident* same = open_of(vm, topic);
-  if (same != nullptr && same->trigger == event.name) {
+  if (same != nullptr && same->trigger == trigger) {
     ++same->count;
-    same->last_ns = std::max(same->last_ns, event.time_ns);
+    same->last_ns = std::max(same->last_ns, time_ns);
     return;
   }
   if (same != nullptr) close(*same, same->last_ns, "", true);
-  open(vm, topic, Kind::event, event.name, event.time_ns, now_ns);
+  // A vCPU that KVM gave up on does not get on; whatever else is folded does not stop the VM.
+  open(vm, topic, topic == Topic::kvm_failure ? Kind::stall : Kind::event, trigger, time_ns, now_ns);
   ticking_.insert(vm);
+}
+
+void Incidents::on_kvm_failure(const VmTracks& vm, const KvmFailure& fact) {
+  fold(vm.id, Topic::kvm_failure, "kvm_userspace_exit", fact.time_ns, fact.time_ns);
+}
+
+void Incidents::on_kvm_exits(const VmTracks& vm, const KvmExits& fact) {
+  if (!is_exit_storm(fact.sum)) return;
+  // The window's beginning: that is since when it is known.
+  fold(vm.id, Topic::exit_storm, "kvm_exit", fact.time_ns - std::min(fact.time_ns, fact.sum.window_ns),
+       fact.time_ns);
 }
 
 void Incidents::on_guest_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {

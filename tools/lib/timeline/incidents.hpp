@@ -34,6 +34,8 @@ class Incidents {
   void on_thread(const VmTracks& vm, const Thread& thread);
   void on_cgroup(const VmTracks& vm, const Cgroup& cgroup);
   void on_end(VmTracks& vm);
+  void on_kvm_failure(const VmTracks& vm, const KvmFailure& fact);
+  void on_kvm_exits(const VmTracks& vm, const KvmExits& fact);
   void on_collected(std::uint32_t vm, std::uint64_t began_ns, std::uint64_t now_ns, std::uint32_t overdue,
                     std::string_view unfinished);
 
@@ -81,6 +83,8 @@ class Incidents {
   void on_guest_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns);
   void on_migration_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns);
   void fold(std::uint32_t vm, Topic topic, const QmpEvent& event, std::uint64_t now_ns);
+  void fold(std::uint32_t vm, Topic topic, const std::string& trigger, std::uint64_t time_ns,
+            std::uint64_t now_ns);
   void open_postcopy(std::uint32_t vm, std::string trigger, std::uint64_t begin_ns, std::uint64_t now_ns);
   void open_pause_loop(const VmTracks& vm, State& state, std::uint64_t stop_ns, std::uint64_t now_ns);
 

@@ -109,6 +109,10 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
       return incidents_.on_cgroup(*vm, add_cgroup(*vm, record));
     case trace::RecordType::log_tail:
       return add_log_tail(*vm, record);
+    case trace::RecordType::kvm_failure:
+      return incidents_.on_kvm_failure(*vm, add_kvm_failure(*vm, record));
+    case trace::RecordType::kvm_exit_summary:
+      return incidents_.on_kvm_exits(*vm, add_kvm_exits(*vm, record));
     case trace::RecordType::sensor:
       return add_sensor(host_, record);
     case trace::RecordType::loss:

@@ -65,6 +65,8 @@ struct VmTracks {
   Bounded<Cgroup> cgroups{32};
   Bounded<Pressure> pressures{16};
   Bounded<Log> logs{8};
+  Bounded<KvmFailure> kvm_failures{32};
+  Bounded<KvmExits> kvm_exits{512};
   std::optional<End> ended;
 
   const Bounded<QmpEvent>* events_named(std::string_view event) const {

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "trace/records.hpp"
+
 namespace vmwhy::timeline {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
@@ -43,6 +45,21 @@ constexpr std::uint64_t kCollectionLimit = 60 * kSecond;
 /// Facts older than this belong to no incident that may still open.
 constexpr std::uint64_t kHorizon = 90 * kSecond;
 
+/// An exit storm: one reason, not a halt, takes a vCPU more than this share of a window of at least this
+/// length, by at least so many exits a second. A guest that is busy with I/O stays below the share; few long
+/// exits below the rate.
+constexpr std::uint64_t kStormWindow = 100'000'000;
+constexpr std::uint64_t kStormPercent = 50;
+constexpr std::uint64_t kStormRate = 10'000;
+
 constexpr const char* kEndedByStatus = "query-status said running";
+
+inline bool is_exit_storm(const trace::KvmExitSummary& sum) {
+  constexpr std::uint64_t kLongest = UINT64_MAX / 100;  // Of what is multiplied below.
+  return sum.kind == 0 && sum.halt == 0 && sum.window_ns >= kStormWindow && sum.window_ns < kLongest &&
+         sum.total_ns < kLongest && sum.total_ns * 100 > sum.window_ns * kStormPercent &&
+         static_cast<double>(sum.count) * 1e9 >
+             static_cast<double>(sum.window_ns) * static_cast<double>(kStormRate);
+}
 
 }  // namespace vmwhy::timeline

@@ -59,4 +59,9 @@ Opinion judge_qemu_killed(const Case& c);
 Opinion judge_host_oom_kill(const Case& c);
 Opinion judge_host_memory_failure(const Case& c);
 
+// kvm.cpp: what KVM's tracepoints show
+Opinion judge_kvm_failure_seen(const Case& c);
+Opinion judge_kvm_entry_failed(const Case& c);
+Opinion judge_exit_storm(const Case& c);
+
 }  // namespace vmwhy::causes
