@@ -7,7 +7,7 @@ namespace vmwhy::qmp {
 namespace {
 
 Failure bad(std::string_view text, const char* why) {
-  return {make_error_code(Errc::bad_address), "address \"" + std::string(text) + "\" (" + why + ")", {}, {}};
+  return {make_error_code(Errc::bad_address), "\"" + std::string(text) + "\" is no address: " + why, {}, {}};
 }
 
 bool is_port(std::string_view text) {

@@ -69,7 +69,8 @@ std::string quoted(const std::string& text) {
 
 // Their context is the whole sentence already.
 bool says_all(const boost::system::error_code& code) {
-  return code == Errc::no_socket || code == Errc::greeting_missing || code == Errc::negotiation_timeout;
+  return code == Errc::no_socket || code == Errc::greeting_missing || code == Errc::negotiation_timeout ||
+         code == Errc::bad_address;
 }
 
 }  // namespace

@@ -35,10 +35,7 @@ Result<Targets> find_targets(const Options& options) {
   Targets targets;
   for (const std::uint32_t pid : options.pids) {
     const auto process = qmp::inspect_qemu(pid);
-    if (!process)
-      return Failure{process.error().code,
-                     "process " + std::to_string(pid) + " cannot be watched: " + to_string(process.error()),
-                     "see qmp-call --list"};
+    if (!process) return Failure{{}, to_string(process.error()), "see qmp-call --list"};
     targets.pids.push_back(pid);
     add(targets, *process);
   }

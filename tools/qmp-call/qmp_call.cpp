@@ -33,7 +33,7 @@ std::string remedy(const qmp::Failure& failure) {
     return "a monitor serves one client at a time: let the other one go, or give QEMU another -qmp socket";
   if (code == Errc::not_qmp) return "give the socket of -qmp, or of -mon with mode=control";
   if (code == Errc::reply_timeout) return "--qmp-deadline allows more time";
-  if (code == Errc::bad_address) return "give a path, @NAME or HOST:PORT";
+  if (code == Errc::bad_address) return "give a path, @NAME or HOST:PORT, or the pid of a QEMU (--list)";
   return {};
 }
 
