@@ -220,6 +220,7 @@ TEST_F(VmTrace, WrongUsageIsCodeTwo) {
 }
 
 TEST_F(VmTrace, CatSaysWhereRecordsWereLost) {
+  std::filesystem::remove(path_);
   {
     auto writer = trace::Writer::create(path_, {});
     ASSERT_TRUE(writer);
@@ -232,6 +233,7 @@ TEST_F(VmTrace, CatSaysWhereRecordsWereLost) {
 }
 
 TEST_F(VmTrace, FollowPrintsWhatComesUntilTheRecordingEnds) {
+  std::filesystem::remove(path_);
   auto writer = trace::Writer::create(path_, {});
   ASSERT_TRUE(writer);
   test::ChildProcess cat({test::binary("vm-trace"), "cat", "--follow", path_});

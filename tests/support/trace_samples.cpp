@@ -2,6 +2,7 @@
 #include "trace_samples.hpp"
 
 #include <cmath>
+#include <filesystem>
 #include <random>
 #include <stdexcept>
 
@@ -55,6 +56,7 @@ std::vector<OwnedRecord> one_of_each() {
 }
 
 void write_trace(const std::string& path, const std::vector<OwnedRecord>& records) {
+  std::filesystem::remove(path);
   auto writer = trace::Writer::create(path, {});
   if (!writer) throw std::runtime_error(to_string(writer.error()));
   for (const OwnedRecord& record : records) (*writer)->append(record.view());

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <sstream>
 
@@ -449,6 +450,7 @@ ScriptedTrace parse_trace_script(std::string_view script) {
 }
 
 std::string write_trace(const ScriptedTrace& trace, const std::string& path) {
+  std::filesystem::remove(path);
   auto writer = trace::Writer::create(path, trace.meta);
   if (!writer) return {};
   for (const OwnedRecord& record : trace.records) (*writer)->append(record.view());

@@ -76,6 +76,7 @@ class TraceKill : public ::testing::Test {
     const std::uint32_t read = unbroken(path);
     EXPECT_GE(read, synced);
     const std::string mended = dir_ / "mended.vmt";
+    std::filesystem::remove(mended);
     const auto report = recover(path, mended);
     ASSERT_TRUE(report) << to_string(report.error());
     EXPECT_FALSE(report->ended);
@@ -149,6 +150,8 @@ TEST(TraceRecover, NeverWritesOverItsSourceOrOtherFiles) {
   ASSERT_EQ(::link(path.c_str(), (dir / "same").c_str()), 0);
   EXPECT_FALSE(recover(path, dir / "same"));
   EXPECT_FALSE(recover(path, dir.write("text", "no trace")));
+  test::write_trace(dir / "other.vmt", test::one_of_each());
+  EXPECT_FALSE(recover(path, dir / "other.vmt")) << "another recording";
   EXPECT_EQ(test::read_file(path), before);
   EXPECT_FALSE(recover(dir / "nothing", dir / "out.vmt"));
   EXPECT_FALSE(std::filesystem::exists(dir / "out.vmt"));

@@ -78,10 +78,12 @@ TEST(TraceWriter, WhatIsAppendedIsReadBackWithMetaAndSchema) {
   EXPECT_GT(reader->meta().at("schema").as_array().size(), 10u);
 }
 
-TEST(TraceWriter, ReplacesOnlyTracesAndEmptyFilesOfItsOwn) {
+TEST(TraceWriter, TakesNoFileThatHoldsAnything) {
   const test::TempDir dir;
   EXPECT_EQ(refusal(dir / "new.vmt"), "");
-  EXPECT_EQ(refusal(dir / "new.vmt"), "") << "a trace";
+  const std::string earlier = test::read_file(dir / "new.vmt");
+  EXPECT_NE(refusal(dir / "new.vmt").find("earlier recording"), std::string::npos);
+  EXPECT_EQ(test::read_file(dir / "new.vmt"), earlier);
   EXPECT_EQ(refusal(dir.write("empty", "")), "");
   const std::string text = dir.write("notes.txt", "remember the milk");
   EXPECT_NE(refusal(text).find("it is not a trace and is left alone"), std::string::npos);

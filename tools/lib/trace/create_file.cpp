@@ -53,14 +53,19 @@ std::optional<Failure> lock(int fd, const std::string& path) {
   return refused(EBUSY, path, "another recording is writing to it: choose another name");
 }
 
-// Empties an existing file, if it is empty or a trace.
-std::optional<Failure> empty_out(int fd, const std::string& path, off_t size) {
-  std::string magic(kFileMagic.size(), '\0');
-  if (size != 0 && (::pread(fd, magic.data(), magic.size(), 0) != static_cast<ssize_t>(magic.size()) ||
-                    magic != kFileMagic))
-    return refused(EEXIST, path, "it is not a trace and is left alone: choose another name");
+// Takes an existing file, if it is empty. Evidence that was recorded before is never given up for new.
+std::optional<Failure> take_empty(int fd, const std::string& path) {
   if (auto failure = lock(fd, path)) return failure;
-  if (::fchmod(fd, 0600) != 0 || ::ftruncate(fd, 0) != 0) {
+  struct stat st {};
+  if (::fstat(fd, &st) == 0 && st.st_size != 0) {
+    std::string magic(kFileMagic.size(), '\0');
+    const bool trace = ::pread(fd, magic.data(), magic.size(), 0) == static_cast<ssize_t>(magic.size()) &&
+                       magic == kFileMagic;
+    return refused(EEXIST, path,
+                   trace ? "it holds an earlier recording: move that away, or choose another name"
+                         : "it is not a trace and is left alone: choose another name");
+  }
+  if (::fchmod(fd, 0600) != 0) {
     const int error = errno;
     return refused(error, path, remedy_of(error));
   }
@@ -94,7 +99,7 @@ Result<CreatedFile> create_trace_file(const std::string& path) {
     }
     if (::fstat(fd.get(), &after) != 0 || after.st_dev != before.st_dev || after.st_ino != before.st_ino)
       continue;
-    if (auto failure = empty_out(fd.get(), path, after.st_size)) return *failure;
+    if (auto failure = take_empty(fd.get(), path)) return *failure;
     return CreatedFile{std::move(fd), false};
   }
   return refused(EBUSY, path, "something keeps replacing it: choose another name");

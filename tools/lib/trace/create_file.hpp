@@ -14,8 +14,8 @@ struct CreatedFile {
   bool fresh = true;  ///< It did not exist before.
 };
 
-/// Never through a symbolic link. An existing regular file of our own is replaced when it is a trace or
-/// empty; anything else is left alone. Errors: errno, with the path and the remedy.
+/// Never through a symbolic link. An existing regular file of our own is taken when it is empty;
+/// an earlier trace, or anything else, is left alone. Errors: errno, with the path and the remedy.
 Result<CreatedFile> create_trace_file(const std::string& path);
 
 }  // namespace vmwhy::trace
