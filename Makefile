@@ -9,8 +9,11 @@
 #   lab          the lab alone: Debian kernels in QEMU, where KVM's tracepoints fire
 #   bench        every figure of docs/, one JSON line each
 #   fuzz         every fuzzer for FUZZ_SECONDS each, after its regressions (clang, ASan, UBSan)
-#   lint         layering, header docstrings, docs, man pages, shell scripts, format, clang-tidy
+#   lint         layering, header docstrings, docs, man pages, shell scripts, run-tests itself, format, clang-tidy;
+#                lint-layering, lint-headers, … are each alone
 #   format       rewrite the sources with clang-format
+#   tests        the test suites, without running them
+#   fuzzers      the fuzzers, without running them
 #   guests       the guests of tests/guests
 #   man          the man pages, in $(BUILD)/man
 #   install      binaries and man pages below $(DESTDIR)$(PREFIX)
@@ -24,10 +27,13 @@
 #   BUILD=build       where everything goes
 #   SUITES="unit …"   the suites that check runs: unit golden cli bpf qemu lab
 #   FILTER=PATTERN    only the tests that match (GoogleTest's pattern)
+#   RETRY=1           run a test that failed once more, alone; passed then, it is listed as flaky
+#   BENCH="NAME …"    only these benchmarks
 #   FUZZ_SECONDS=60   time of each fuzzer
 #   TIDY_SECONDS=300  time that clang-tidy may take in lint; it begins with the files changed last
 #   PREFIX=/usr/local DESTDIR=
-#   CXX=g++  V=1      the compiler; print whole commands
+#   CXX=g++  CXXFLAGS=  the compiler, and more flags for it
+#   V=1               print whole commands
 
 SAN ?=
 DEBUG ?=
@@ -186,7 +192,7 @@ fuzz: fuzzers
 
 # ---- lint, docs, install ---------------------------------------------------------------------------------------
 
-LINTS := layering headers docs man shell format tidy
+LINTS := layering headers docs man shell run-tests format tidy
 .PHONY: lint $(addprefix lint-,$(LINTS)) format
 lint: $(addprefix lint-,$(filter-out tidy,$(LINTS)))
 	@$(MAKE) --no-print-directory lint-tidy
