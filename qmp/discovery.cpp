@@ -139,10 +139,9 @@ std::vector<QemuProcess> find_qemus(const DiscoveryOptions& options) {
 Result<QemuProcess> inspect_qemu(std::uint32_t pid, const DiscoveryOptions& options) {
   auto basics = read_basics(options.proc, pid);
   const std::string name = "process " + std::to_string(pid);
-  if (!basics)
-    return Failure{boost::system::error_code(ESRCH, boost::system::system_category()), name, {}, {}};
+  if (!basics) return Failure{make_error_code(Errc::no_socket), name + " does not exist", {}, {}};
   if (!basics->is_qemu)
-    return Failure{make_error_code(Errc::bad_address),
+    return Failure{make_error_code(Errc::no_socket),
                    name + " is no QEMU (its executable is \"" +
                        (basics->executable.empty() ? basics->comm : basics->executable) + "\")",
                    {},

@@ -71,7 +71,7 @@ struct DiscoveryOptions {
 /// All QEMUs of this host, by pid.
 std::vector<QemuProcess> find_qemus(const DiscoveryOptions& options = {});
 
-/// One process. Errors: system/ESRCH; `bad_address` with a sentence if it is not a QEMU.
+/// One process. Errors: `no_socket`, with a sentence: there is no such process, or it is no QEMU.
 Result<QemuProcess> inspect_qemu(std::uint32_t pid, const DiscoveryOptions& options = {});
 
 /// As find_qemus, but returns at once with what it costs nothing to know: pid and start time of the processes

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <filesystem>
 
@@ -10,6 +11,7 @@
 #include "tests/support/fake_vm.hpp"
 #include "tests/support/mount.hpp"
 #include "tests/support/temp_dir.hpp"
+#include "tests/support/wait.hpp"
 #include "trace/reader.hpp"
 
 namespace vmwhy::test {
@@ -289,10 +291,53 @@ TEST(Pausewatch, GoesOnWatchingWhenTheDiskOfTheTraceIsFull) {
 TEST(Pausewatch, ExpectExitsWithZeroWhenThePauseComes) {
   const TempDir dir;
   FakeVm vm(dir / "q", "web1");
+  ChildProcess child(pausewatch({"--expect", "any/run_state=paused", "--within", "60s", "-s", vm.address(),
+                                 "--", "sh", "-c", "touch " + (dir / "began") + "; sleep 600"}));
+  ASSERT_TRUE(wait_until([&] { return std::filesystem::exists(dir / "began"); }));
   vm.pause("paused");
-  const Output result =
-      run({"--expect", "any/run_state=paused", "--within", "60s", "-s", vm.address(), "--", "sleep", "600"});
-  EXPECT_EQ(result.status.code, 0) << result.err;
+  const auto status = child.wait();
+  ASSERT_TRUE(status);
+  EXPECT_EQ(status->code, 0) << child.err();
+}
+
+TEST(Pausewatch, ExpectDoesNotCountWhatWasSoBeforeTheCommand) {
+  const TempDir dir;
+  FakeVm vm(dir / "q", "web1");
+  vm.pause("paused");
+  const Output result = run({"--expect", "any", "--within", "2s", "-s", vm.address(), "--", "true"});
+  EXPECT_EQ(result.status.code, 1) << result.err;
+  EXPECT_NE(result.out.find("paused"), std::string::npos) << result.out;
+  EXPECT_NE(result.err.find("before the command"), std::string::npos) << result.err;
+}
+
+TEST(Pausewatch, TellsOnceThatNobodyListens) {
+  const Output result = run({"--no-output", "-d", "2500ms", "-s", "127.0.0.1:1"});
+  EXPECT_EQ(result.status.code, 3) << result.err;
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 2) << result.err;
+  EXPECT_NE(result.err.find("nobody listens on tcp:127.0.0.1:1; qmp-call --list"), std::string::npos)
+      << result.err;
+}
+
+TEST(Pausewatch, LeavesAnEarlierTraceAloneAndMakesNoneForNothing) {
+  const TempDir dir;
+  FakeVm vm(dir / "q", "web1");
+  const std::string path = dir / "t.vmt";
+  ASSERT_EQ(run({"-o", path, "-d", "500ms", "-s", vm.address()}).status.code, 0);
+  const std::string earlier = read_file(path);
+  const Output again = run({"-o", path, "-d", "500ms", "-s", vm.address()});
+  EXPECT_EQ(again.status.code, 3);
+  EXPECT_NE(again.err.find("earlier recording"), std::string::npos) << again.err;
+  EXPECT_EQ(read_file(path), earlier);
+  EXPECT_EQ(run({"-o", dir / "none.vmt", "-p", "2147483647"}).status.code, 3);
+  EXPECT_FALSE(std::filesystem::exists(dir / "none.vmt"));
+}
+
+TEST(Pausewatch, WaitsForASocketAndSaysAtTheEndThatItDidNotCome) {
+  const TempDir dir;
+  const Output result = run({"--no-output", "-d", "300ms", "-s", dir / "none"});
+  EXPECT_EQ(result.status.code, 3);
+  EXPECT_NE(result.err.find("waiting for " + (dir / "none")), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("start QEMU with -qmp unix:" + (dir / "none")), std::string::npos) << result.err;
 }
 
 TEST(Pausewatch, ExpectExitsWithOneWhenItDoesNot) {

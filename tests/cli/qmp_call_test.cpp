@@ -119,6 +119,16 @@ TEST_F(QmpCall, SaysWhatIsMissingAndWhatToDo) {
   EXPECT_EQ(std::count(absent.err.begin(), absent.err.end(), '\n'), 1);
 }
 
+TEST_F(QmpCall, SaysThatAProcessIsNoQemuOrNotThere) {
+  for (const char* pid : {"1", "2147483647"}) {
+    const Outcome outcome = call({"-p", pid, "query-status"});
+    EXPECT_EQ(outcome.code, cli::kEnvironment);
+    EXPECT_THAT(outcome.err, testing::StartsWith("qmp-call: process " + std::string(pid)));
+    EXPECT_THAT(outcome.err, HasSubstr("--list"));
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  }
+}
+
 TEST_F(QmpCall, SaysThatASocketIsNoQmpMonitor) {
   const FakeQmpServer server(path, [](Peer& peer) {
     peer.send("QEMU 7.2.22 monitor - type 'help' for more information\r\n(qemu) ");
@@ -166,7 +176,8 @@ TEST_F(QmpCall, RefusesWrongUsage) {
                                                     {"-s", path, "a=b"},
                                                     {"-s", path, "stop", "a=1", "a.b=2"},
                                                     {"-s", path, "--watch", "-d", "soon"},
-                                                    {"-s", "host:99999", "stop"}};
+                                                    {"-s", "host:99999", "stop"},
+                                                    {"-p", "-1", "stop"}};
   for (const auto& words : wrong) {
     const Outcome outcome = call(words);
     EXPECT_EQ(outcome.code, cli::kUsage) << outcome.err;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <boost/json/parse.hpp>
+#include <filesystem>
 
 #include "qmp/discovery.hpp"
 #include "qmp/unix_sockets.hpp"
@@ -57,6 +58,24 @@ TEST(QmpCallOnQemu, TellsAStoppedProcessFromABusyMonitor) {
   EXPECT_EQ(stopped.status.code, 1);
   EXPECT_THAT(stopped.err, HasSubstr("is stopped by a signal (T)"));
   vm.process().signal(SIGCONT);
+}
+
+TEST(PausewatchOnQemu, AMonitorThatIsHeldIsNoStall) {
+  VMWHY_NEEDS(qemu);
+  const test::TempDir dir;
+  test::QemuProcess vm(dir, {.name = "vm"});
+  test::ChildProcess holder({test::binary("qmp-call"), "-s", vm.monitor(), "--watch", "query-status"});
+  ASSERT_TRUE(holder.wait_line("prelaunch"));
+  test::ChildProcess::Options options;
+  // By another name than the one on QEMU's command line.
+  options.args = {std::filesystem::absolute(test::binary("qmp-pausewatch")), "--json", "--no-output", "-s",
+                  std::filesystem::path(vm.monitor()).filename()};
+  options.folder = dir.path();
+  test::ChildProcess watch(options);
+  EXPECT_TRUE(watch.wait_error_line("its monitor is held by qmp-call")) << watch.err();
+  watch.signal(SIGINT);
+  EXPECT_TRUE(watch.wait());
+  EXPECT_EQ(watch.out(), "");
 }
 
 TEST(QmpDiscoveryOnQemu, KnowsARealProcess) {

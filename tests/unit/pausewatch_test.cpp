@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "tests/support/temp_dir.hpp"
+#include "tests/support/wait.hpp"
 #include "tools/qmp-pausewatch/command.hpp"
 #include "tools/qmp-pausewatch/expect.hpp"
 #include "tools/qmp-pausewatch/node_map.hpp"
@@ -53,6 +54,10 @@ TEST(PausewatchOptions, RefusesWhatMakesNoSense) {
       {{"-a", "--on", "weather=bad"}, "conditions are"},
       {{"-a", "--on", "event=STOP", "--then", "dance"}, "actions are"},
       {{"-a", "--expect", "node=d0"}, "begin with a cause"},
+      {{"-a", "--expect", "storage-ful"}, "no cause is named storage-ful; there are colo, "},
+      {{"-a", "--on", "cause=storage-ful"}, "no cause is named storage-ful"},
+      {{"-s", ""}, "-s: "},
+      {{"-s", "host:port"}, "HOST:PORT"},
       {{"-a", "--", "ls"}, "--expect"},
       {{"-a", "-o", "x", "--no-output"}, "exclude each other"},
       {{"-a", "--qmp-deadline", "0s"}, "above zero"},
@@ -161,6 +166,29 @@ TEST(PausewatchTargets, MatchesNamesPidsAndSockets) {
   EXPECT_FALSE(taken[1].asked_for);
   EXPECT_TRUE(targets.missing().empty());
   EXPECT_TRUE(targets.take(found).empty());
+}
+
+TEST(PausewatchTargets, KnowsAMonitorByAnyNameOfItsFile) {
+  const test::TempDir dir;
+  const std::string path = dir.write("s", "");
+  std::filesystem::create_symlink(path, dir / "link");
+  const qmp::MonitorSocket monitor{path, path, true, 7, "libvirtd"};
+  for (const std::string& text :
+       {path, "unix:" + path, dir / "link", (dir.path() / ".." / dir.path().filename() / "s").string(),
+        std::filesystem::relative(path).string()})
+    EXPECT_TRUE(is_monitor(monitor, text)) << text;
+  for (const std::string& text : {dir / "other", std::string("127.0.0.1:1"), std::string("@s")})
+    EXPECT_FALSE(is_monitor(monitor, text)) << text;
+}
+
+TEST(PausewatchTargets, TriesATcpMonitorAgainOnlyAfterASecond) {
+  Options options;
+  options.sockets = {"127.0.0.1:1"};
+  Targets targets(options);
+  EXPECT_EQ(targets.take({}).size(), 1u);
+  targets.expect_again("127.0.0.1:1");
+  EXPECT_FALSE(targets.sockets_came());
+  EXPECT_TRUE(test::wait_until([&] { return targets.sockets_came(); }));
 }
 
 TEST(PausewatchTargets, ASocketWhoseVmEndedIsTakenAgainOnlyWhenItIsAnother) {

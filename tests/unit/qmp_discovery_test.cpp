@@ -195,8 +195,11 @@ TEST_F(QmpDiscovery, MakesRelativePathsAbsolute) {
 
 TEST_F(QmpDiscovery, SaysWhatIsNoQemuAndWhatIsNotThere) {
   proc.add(80, "bash", "/bin/bash", {"bash"});
-  EXPECT_EQ(inspect_qemu(80, options()).error().code, Errc::bad_address);
-  EXPECT_EQ(inspect_qemu(81, options()).error().code.value(), ESRCH);
+  const Failure bash = inspect_qemu(80, options()).error(), nothing = inspect_qemu(81, options()).error();
+  EXPECT_EQ(bash.code, Errc::no_socket);
+  EXPECT_EQ(bash.context, "process 80 is no QEMU (its executable is \"/bin/bash\")");
+  EXPECT_EQ(nothing.code, Errc::no_socket);
+  EXPECT_EQ(nothing.context, "process 81 does not exist");
 }
 
 TEST_F(QmpDiscovery, NeverShowsSecrets) {

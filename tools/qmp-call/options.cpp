@@ -86,6 +86,7 @@ std::string check(const Options& options) {
   const int targets = !options.socket.empty() + (options.pid != 0) + !options.name.empty();
   if (options.list)
     return targets == 0 && options.commands.empty() ? "" : "--list takes no VM and no command";
+  if (options.pid > 0x7fffffff) return "--pid takes a process id, from 1 on";
   if (targets == 0) return "which VM? Give -s SOCKET, -p PID or -n NAME; --list shows what there is";
   if (targets > 1) return "-s, -p and -n exclude each other";
   if (options.commands.empty() && !options.watch) return "no command; try query-status, or --watch";

@@ -13,6 +13,7 @@
 #include "core/text.hpp"
 #include "qmp/client.hpp"
 #include "qmp/discovery.hpp"
+#include "qmp/remedy.hpp"
 #include "tools/qmp-call/format.hpp"
 
 namespace vmwhy::qmp_call {
@@ -21,22 +22,6 @@ namespace {
 namespace json = boost::json;
 using qmp::Errc;
 
-std::string remedy(const qmp::Failure& failure) {
-  const auto& code = failure.code;
-  const bool stuck =
-      code == Errc::negotiation_timeout ||
-      (code == Errc::greeting_missing && failure.context.find("another client") == std::string::npos);
-  if (stuck) return "qmp-pausewatch -p PID tells what its threads wait for";
-  if (code == Errc::no_socket) return "qmp-call --list shows the monitors of this host";
-  if (code == Errc::no_permission) return "run as root, or as the user that QEMU runs as";
-  if (code == Errc::connect_timeout || code == Errc::greeting_missing)
-    return "a monitor serves one client at a time: let the other one go, or give QEMU another -qmp socket";
-  if (code == Errc::not_qmp) return "give the socket of -qmp, or of -mon with mode=control";
-  if (code == Errc::reply_timeout) return "--qmp-deadline allows more time";
-  if (code == Errc::bad_address) return "give a path, @NAME or HOST:PORT, or the pid of a QEMU (--list)";
-  return {};
-}
-
 int exit_code(const boost::system::error_code& code) {
   if (code == Errc::bad_address) return cli::kUsage;
   if (code == Errc::no_socket || code == Errc::no_permission) return cli::kEnvironment;
@@ -44,7 +29,7 @@ int exit_code(const boost::system::error_code& code) {
 }
 
 int complain(const qmp::Failure& failure, std::ostream& err) {
-  const std::string what = remedy(failure);
+  const std::string what = qmp::remedy(failure);
   err << "qmp-call: " << printable(qmp::to_string(failure)) << (what.empty() ? "" : "; " + what) << "\n";
   return exit_code(failure.code);
 }
@@ -55,7 +40,6 @@ qmp::Failure not_found(std::string context) {
 
 qmp::Result<qmp::QemuProcess> find_vm(const Options& options, const qmp::DiscoveryOptions& discovery) {
   if (options.pid != 0) {
-    if (options.pid > UINT32_MAX) return not_found("process " + std::to_string(options.pid));
     return qmp::inspect_qemu(static_cast<std::uint32_t>(options.pid), discovery);
   }
   std::vector<qmp::QemuProcess> found;

@@ -3,8 +3,11 @@
 
 #include <ostream>
 
+#include "causes/cause_names.hpp"
 #include "core/text.hpp"
 #include "host/proc_file.hpp"
+#include "qmp/client.hpp"
+#include "qmp/remedy.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
@@ -52,6 +55,13 @@ void declare(cli::Parser& parser, Options& o, Raw& raw) {
       .examples(kExamples);
 }
 
+std::string no_cause(const char* option, const std::string& name) {
+  std::string known;
+  for (const std::string_view cause : causes::cause_names())
+    known += (known.empty() ? "" : ", ") + std::string(cause);
+  return std::string(option) + ": no cause is named " + printable(name) + "; there are " + known;
+}
+
 /// The first thing that is wrong, as a sentence; empty if nothing is.
 std::string interpret(Options& o, const Raw& raw) {
   for (const std::string& text : raw.pids) {
@@ -60,6 +70,10 @@ std::string interpret(Options& o, const Raw& raw) {
       if (!pid || *pid == 0 || *pid > 0x7fffffff) return "-p " + printable(text) + ": not a process id";
       o.pids.push_back(static_cast<std::uint32_t>(*pid));
     }
+  }
+  for (const std::string& socket : o.sockets) {
+    const auto address = qmp::Address::parse(socket);
+    if (!address) return "-s: " + to_string(address.error()) + "; " + qmp::remedy(address.error());
   }
   for (const std::string& mark : raw.marks) {
     const auto equals = mark.find('=');
@@ -70,10 +84,15 @@ std::string interpret(Options& o, const Raw& raw) {
     auto expect = Expectation::parse(raw.expect);
     if (!expect) return to_string(expect.error());
     o.expect = std::move(*expect);
+    if (o.expect->cause != "any" && !causes::is_cause(o.expect->cause))
+      return no_cause("--expect", o.expect->cause) + "; any stands for every cause";
   }
   auto triggers = pair_triggers(raw.on, raw.then);
   if (!triggers) return to_string(triggers.error());
   o.triggers = std::move(*triggers);
+  for (const Trigger& trigger : o.triggers)
+    if (trigger.condition.kind == Condition::Kind::cause && !causes::is_cause(trigger.condition.name))
+      return no_cause("--on", trigger.condition.name);
   if (o.check) return {};
   if (o.sockets.empty() && o.pids.empty() && o.names.empty() && !o.all)
     return "nothing to watch: give -s SOCKET, -p PID, -n NAME or -a (see --help)";

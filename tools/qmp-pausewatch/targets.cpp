@@ -5,11 +5,16 @@
 
 #include <algorithm>
 
+#include "clock/clock.hpp"
 #include "core/text.hpp"
 #include "qmp/client.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
+
+constexpr std::uint64_t kSecond = 1'000'000'000;
+/// Nothing shows that somebody listens on a TCP port but trying it: each second at first, seldom later.
+constexpr int kEagerAttempts = 60;
 
 bool same_file(const std::string& a, const std::string& b) {
   struct stat first, second;
@@ -21,25 +26,33 @@ std::int64_t ctime_ns(const struct stat& fact) {
   return std::int64_t{fact.st_ctim.tv_sec} * 1'000'000'000 + fact.st_ctim.tv_nsec;
 }
 
-bool has_monitor(const qmp::QemuProcess& process, const std::string& text, const std::string& path) {
+/// Of a Unix socket in the file system; empty for any other.
+std::string file_of(const std::string& text) {
+  const auto address = qmp::Address::parse(text);
+  const bool file =
+      address && address->kind == qmp::Address::Kind::unix_socket && !address->path.starts_with('@');
+  return file ? address->path : std::string();
+}
+
+bool has_monitor(const qmp::QemuProcess& process, const std::string& text) {
   return std::any_of(process.monitors.begin(), process.monitors.end(),
-                     [&](const qmp::MonitorSocket& monitor) {
-                       return monitor.address == text || monitor.reachable_path == text ||
-                              same_file(monitor.reachable_path, path) ||
-                              (!monitor.reachable_path.empty() && monitor.reachable_path == path);
-                     });
+                     [&](const qmp::MonitorSocket& monitor) { return is_monitor(monitor, text); });
 }
 
 }  // namespace
+
+bool is_monitor(const qmp::MonitorSocket& monitor, const std::string& text) {
+  if (monitor.address == text || (!monitor.reachable_path.empty() && monitor.reachable_path == text))
+    return true;
+  const std::string path = file_of(text);
+  return !path.empty() && (monitor.reachable_path == path || same_file(monitor.reachable_path, path));
+}
 
 Targets::Targets(const Options& options) : options_(options) {
   for (const std::string& text : options.sockets) {
     Socket socket;
     socket.text = text;
-    const auto address = qmp::Address::parse(text);
-    const bool file =
-        address && address->kind == qmp::Address::Kind::unix_socket && !address->path.starts_with('@');
-    if (file) socket.path = address->path;
+    socket.path = file_of(text);
     sockets_.push_back(std::move(socket));
   }
   for (const std::string& name : options.names) wanted_.push_back({name, 0, false});
@@ -47,7 +60,7 @@ Targets::Targets(const Options& options) : options_(options) {
 }
 
 bool Targets::is_there(const Socket& socket) {
-  if (socket.path.empty()) return true;
+  if (socket.path.empty()) return clock::now_ns() >= socket.not_before_ns;
   struct stat fact;
   if (::stat(socket.path.c_str(), &fact) != 0) return false;
   return fact.st_ino != socket.last_ino || ctime_ns(fact) != socket.last_ctime_ns;
@@ -68,7 +81,7 @@ std::vector<Target> Targets::take(const std::vector<qmp::QemuProcess>& found) {
     Target target;
     target.asked_for = socket.text;
     for (const qmp::QemuProcess& process : found)
-      if (has_monitor(process, socket.text, socket.path)) target.process = process;
+      if (has_monitor(process, socket.text)) target.process = process;
     if (target.process.pid != 0 && given(target.process)) {
       socket.taken = true;  // Two monitors of one VM.
       continue;
@@ -96,6 +109,8 @@ void Targets::expect_again(const std::string& asked_for) {
   for (Socket& socket : sockets_) {
     if (socket.text != asked_for || !socket.taken) continue;
     socket.taken = false;
+    ++socket.attempts;
+    socket.not_before_ns = clock::now_ns() + (socket.attempts < kEagerAttempts ? kSecond : 30 * kSecond);
     struct stat fact;
     if (socket.path.empty() || ::stat(socket.path.c_str(), &fact) != 0) continue;
     socket.last_ino = fact.st_ino;
@@ -112,7 +127,8 @@ std::vector<std::string> Targets::missing() const {
   for (const Wanted& want : wanted_) {
     if (want.taken) continue;
     out.push_back(want.pid != 0
-                      ? "pid " + std::to_string(want.pid) + ": no QEMU process with this id"
+                      ? "pid " + std::to_string(want.pid) +
+                            ": no QEMU process with this id; qmp-call --list shows those there are"
                       : want.name + ": no VM of this name or UUID; qmp-call --list shows those there are");
   }
   return out;

@@ -19,6 +19,9 @@ struct Target {
   std::optional<std::string> asked_for;  ///< The monitor that -s named.
 };
 
+/// Whether a user who writes `text` means this monitor: by its address, or by any name of its socket file.
+bool is_monitor(const qmp::MonitorSocket& monitor, const std::string& text);
+
 class Targets {
  public:
   explicit Targets(const Options& options);
@@ -41,6 +44,8 @@ class Targets {
     bool taken = false;
     std::uint64_t last_ino = 0;  ///< The socket file whose VM has ended.
     std::int64_t last_ctime_ns = 0;
+    std::uint64_t not_before_ns = 0;  ///< Without a file: when to try again.
+    int attempts = 0;
   };
   struct Wanted {
     std::string name;  ///< -n.

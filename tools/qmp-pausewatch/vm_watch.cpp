@@ -7,7 +7,9 @@
 #include <boost/json/serialize.hpp>
 
 #include "clock/clock.hpp"
+#include "qmp/remedy.hpp"
 #include "tools/qmp-pausewatch/collector.hpp"
+#include "tools/qmp-pausewatch/targets.hpp"
 #include "trace/record.hpp"
 
 namespace vmwhy::qmp_pausewatch {
@@ -117,9 +119,16 @@ std::string VmWatch::held_by(const std::string& target) const {
   return {};
 }
 
+std::string VmWatch::monitor_named(const std::string& text) const {
+  for (const qmp::MonitorSocket& monitor : process_.monitors)
+    if (is_monitor(monitor, text))
+      return monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path;
+  return text;
+}
+
 void VmWatch::connect() {
   // A monitor that somebody holds is not queued for: we would take it from its owner when that restarts.
-  std::string target = asked_for_.value_or("");
+  std::string target = asked_for_ ? monitor_named(*asked_for_) : "";
   std::string holder = target.empty() ? std::string() : held_by(target);
   if (target.empty()) {
     for (const qmp::MonitorSocket& monitor : process_.monitors) {
@@ -132,7 +141,8 @@ void VmWatch::connect() {
   if (target.empty() || !holder.empty()) {
     retry_in_ = kHeldRetry;
     return settle(holder.empty() ? "no QMP monitor of it can be found; watched by /proc only"
-                                 : "its monitor is held by " + holder + "; watched by /proc only");
+                                 : "its monitor is held by " + holder +
+                                       ": give QEMU another -qmp socket; watched by /proc only");
   }
   auto address = qmp::Address::parse(target);
   if (!address) return settle(to_string(address.error()));
@@ -252,6 +262,8 @@ void VmWatch::on_link_failed(const qmp::Failure& failure) {
     drop_link_ = !holder.empty();
     if (!holder.empty()) text += " (held by " + holder + ")";
   }
+  const bool stuck = missing || failure.code == qmp::Errc::negotiation_timeout;
+  if (const std::string remedy = stuck ? "" : qmp::remedy(failure); !remedy.empty()) text += "; " + remedy;
   if (process_.pid != 0) text += "; watched by /proc meanwhile";
   if (settled_ && !gone_ && failures_ == 1) context_.say(name() + ": " + text);
   settle(text);

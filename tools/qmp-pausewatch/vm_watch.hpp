@@ -87,6 +87,8 @@ class VmWatch {
   void record_seen();
   void settle(const std::string& failure);
   void on_collected();
+  /// The monitor that `text` names, as discovery calls it: the analysis compares their addresses.
+  std::string monitor_named(const std::string& text) const;
   /// Who holds this monitor (any of them where `target` is empty) but us; empty: nobody that can be told.
   std::string held_by(const std::string& target) const;
 

@@ -61,7 +61,7 @@ int Watcher::run() {
   if (auto probe = host::StorageProbe::start()) probe_ = std::move(*probe);
   sensors_ = host::probe_sensors();
   const auto found = qmp::find_qemus();
-  if (!open_trace(found)) return cli::kEnvironment;
+  if (nothing_to_watch(found) || !open_trace(found)) return cli::kEnvironment;
 
   context_ =
       std::make_unique<Context>(Context{io_, options_, *recorder_, err_, nullptr, nullptr, nullptr, {}});
@@ -88,26 +88,34 @@ int Watcher::run() {
     stop("interrupted");
   });
   add(targets_.take(found));
-  const bool waits = options_.all || options_.expect || options_.duration.count() > 0;
   for (const std::string& sentence : targets_.missing())
-    waits ? context_->say("waiting for " + sentence.substr(0, sentence.find(": ")))
-          : context_->complain(sentence);
-  if (vms_.empty() && !waits) {
-    stop("nothing to watch");
-  } else {
-    command_due_ = options_.expect.has_value();
-    if (options_.duration.count() > 0) {
-      end_timer_.expires_after(options_.duration);
-      end_timer_.async_wait([this](const boost::system::error_code& error) {
-        if (!error) stop("the time is over");
-      });
-    }
-    if (options_.all && vms_.empty()) context_->say("no QEMU runs here yet; waiting");
-    slice();
+    waits() ? context_->say("waiting for " + sentence.substr(0, sentence.find(": ")))
+            : context_->complain(sentence);
+  command_due_ = options_.expect.has_value();
+  if (options_.duration.count() > 0) {
+    end_timer_.expires_after(options_.duration);
+    end_timer_.async_wait([this](const boost::system::error_code& error) {
+      if (!error) stop("the time is over");
+    });
   }
+  if (options_.all && vms_.empty()) context_->say("no QEMU runs here yet; waiting");
+  slice();
   io_.run();
   finish();
   return exit_code();
+}
+
+bool Watcher::waits() const {
+  return options_.all || options_.expect || options_.duration.count() > 0;
+}
+
+/// Said before a trace is made: a file without anything in it helps nobody.
+bool Watcher::nothing_to_watch(const std::vector<qmp::QemuProcess>& found) {
+  Targets targets(options_);
+  if (waits() || !targets.take(found).empty()) return false;
+  for (const std::string& sentence : targets.missing())
+    err_ << "qmp-pausewatch: " << printable(sentence) << "\n";
+  return true;
 }
 
 bool Watcher::open_trace(const std::vector<qmp::QemuProcess>& found) {
@@ -196,8 +204,15 @@ void Watcher::add_one(Target target) {
 
 void Watcher::on_settled(VmWatch& vm, const std::string& failure) {
   unsettled_.erase(vm.id());
-  if (vm.watched_by_process() || failure.empty()) watched_any_ = true;
-  if (!failure.empty()) return context_->complain(vm.name() + ": " + failure);
+  // Who names a monitor wants to hear it; who names a VM is content with what can be seen of it.
+  if (failure.empty() || (vm.watched_by_process() && !vm.asked_for())) watched_any_ = true;
+  if (!failure.empty()) {
+    // What is tried again and again is told once.
+    std::string& told = told_[vm.asked_for().value_or("")];
+    if (!vm.asked_for() || std::exchange(told, failure) != failure)
+      context_->complain(vm.name() + ": " + failure);
+    return;
+  }
   std::string text = "watching " + vm.name();
   if (vm.pid() != 0) text += " (pid " + std::to_string(vm.pid()) + ")";
   text += " by " + vm.monitor();
@@ -215,9 +230,8 @@ void Watcher::on_ended(std::uint32_t id) {
   unsettled_.erase(id);
   std::erase(by_slot_[id % kSlicesPerSecond], found->second.get());
   vms_.erase(found);
-  const bool again = options_.all || options_.expect || options_.duration.count() > 0;
-  if (asked_for && again) targets_.expect_again(*asked_for);
-  if (vms_.empty() && !again) stop("nothing is left to watch");
+  if (asked_for && waits()) targets_.expect_again(*asked_for);
+  if (vms_.empty() && !waits()) stop("nothing is left to watch");
 }
 
 void Watcher::look_for_more() {
@@ -271,6 +285,7 @@ void Watcher::every_second() {
     if (const auto record = host::host_pressure(clock::now_ns())) recorder_->add(*record);
   recorder_->flush();
   reporter_.look_back();
+  for (const auto& [id, vm] : vms_) watched_any_ = watched_any_ || vm->heard();
   if (const auto error = recorder_->take_error())
     context_->complain("recording has ended: " + *error +
                        "; watching goes on, what was written stays readable");
@@ -300,10 +315,17 @@ void Watcher::pump() {
 
 void Watcher::on_report(const causes::Incident& incident) {
   if (options_.expect && !expect_code_ && options_.expect->matches(incident)) {
-    expect_code_ = kCame;
-    stop("the expected incident came");
+    // What was so before the command began is not its doing.
+    if (!options_.command.empty() && (command_began_ns_ == 0 || incident.begin_ns < command_began_ns_)) {
+      context_->say("that was so before the command began, and does not count");
+    } else {
+      expect_code_ = kCame;
+      stop("the expected incident came");
+    }
   }
   const auto found = vms_.find(incident.vm.id);
+  // Its monitor may never have greeted; its process was seen.
+  if (found != vms_.end() && found->second->pid() != 0) watched_any_ = true;
   for (std::size_t i = 0; i < options_.triggers.size(); ++i) {
     const Condition& condition = options_.triggers[i].condition;
     if (condition.kind == Condition::Kind::cause && condition.name == incident.verdict.cause)
@@ -345,6 +367,9 @@ void Watcher::finish() {
   scout_.reset();
   if (!options_.quiet)
     render::notes(err_, analysis_.summary(), {cli::use_color(options_.color, STDERR_FILENO), 100});
+  if (!watched_any_ && stop_reason_ != "interrupted")
+    for (const std::string& sentence : targets_.missing())
+      if (!told_.contains(sentence.substr(0, sentence.find(": ")))) context_->complain(sentence);
   std::string text = stop_reason_ + "; " + std::to_string(reporter_.reported()) +
                      (reporter_.reported() == 1 ? " incident" : " incidents");
   if (trace::Writer* writer = recorder_->writer()) {

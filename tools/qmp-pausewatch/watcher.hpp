@@ -37,6 +37,9 @@ class Watcher {
   int run();
 
  private:
+  /// Whether what is not there yet may still come.
+  bool waits() const;
+  bool nothing_to_watch(const std::vector<qmp::QemuProcess>& found);
   bool open_trace(const std::vector<qmp::QemuProcess>& found);
   void record_start();
   void add(std::vector<Target> targets);
@@ -91,6 +94,8 @@ class Watcher {
   std::uint64_t slices_ = 0;
   std::uint64_t incidents_ = 0;
   std::set<std::uint32_t> unsettled_;
+  std::map<std::string, std::string> told_;  ///< Monitor of -s: why it could not be used, as last said.
+  std::uint64_t command_began_ns_ = 0;       ///< 0: not yet, or there is none.
   std::optional<int> expect_code_;
   bool watched_any_ = false;
   bool scouting_ = false;

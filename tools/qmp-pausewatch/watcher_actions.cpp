@@ -2,6 +2,7 @@
 // What a run does besides watching: the reproduction of --expect, and --on … --then ….
 #include <ostream>
 
+#include "clock/clock.hpp"
 #include "tools/qmp-pausewatch/watcher.hpp"
 
 namespace vmwhy::qmp_pausewatch {
@@ -15,6 +16,7 @@ void Watcher::start_command() {
     stop("the expected incident did not come");
   });
   if (options_.command.empty()) return;
+  command_began_ns_ = clock::now_ns();
   auto command = Command::start(options_.command);
   if (!command) {
     context_->complain(to_string(command.error()));
