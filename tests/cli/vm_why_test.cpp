@@ -83,7 +83,9 @@ TEST_F(VmWhy, ShowsOnlyTheVmAndIncidentAskedFor) {
   EXPECT_THAT(run_why(options).out, ::testing::Not(HasSubstr("'web1'")));
   options.vm = "web1";
   options.incident = 99;
-  EXPECT_THAT(run_why(options).out, HasSubstr("no such incident"));
+  const Ran none = run_why(options);
+  EXPECT_EQ(none.code, cli::kFailed);
+  EXPECT_THAT(none.err, HasSubstr("no such incident"));
 }
 
 TEST_F(VmWhy, NamesAFileThatIsNoTraceInOneLine) {

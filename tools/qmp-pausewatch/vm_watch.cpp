@@ -162,6 +162,7 @@ void VmWatch::settle(const std::string& failure) {
 }
 
 void VmWatch::on_ready() {
+  if (settled_ && failures_ > 0) context_.say(name() + ": its monitor answers now: watching by " + monitor());
   failures_ = 0;
   if (process_.pid == 0 && link_->peer_pid() != 0) handlers_.on_pid(link_->peer_pid());
   ask_identity();

@@ -56,11 +56,8 @@ void print(std::ostream& out, const Answer& answer, const Options& options) {
   const render::TextStyle style{options.color, 100};
   if (options.files.size() > 1) out << printable(answer.summary.trace) << ":\n";
   render::notes(out, answer.summary, style);
-  if (answer.incidents.empty()) {
-    out << (options.vm.empty() && options.incident == 0
-                ? "no pause, stall or end of a VM is in this trace\n"
-                : "no such incident is in this trace; vm-why without --vm and --incident lists all\n");
-  }
+  if (answer.incidents.empty() && options.vm.empty() && options.incident == 0)
+    out << "no pause, stall or end of a VM is in this trace\n";
   for (const causes::Incident& incident : answer.incidents) {
     if (answer.incidents.size() > 1) out << '#' << incident.id << ' ';
     render::report(out, incident, style);
@@ -87,6 +84,10 @@ int run(const Options& options, std::ostream& out, std::ostream& err) {
       if (&path != &options.files.front()) out << '\n';
       print(out, *answer, options);
     }
+  }
+  if (!found && !failed && (!options.vm.empty() || options.incident != 0)) {
+    err << "vm-why: no such incident in what was read; vm-why without --vm and --incident lists all\n";
+    failed = true;
   }
   if (failed) return cli::kFailed;
   return options.exit_code && found ? cli::kFound : cli::kOk;
