@@ -16,10 +16,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A build folder of the demo's own that leads to the binaries and guests under test.
-void link_build(const TempDir& dir) {
-  fs::create_directory_symlink(fs::absolute(fs::path(binary("x")).parent_path()), dir.path() / "bin");
-  fs::create_directory_symlink(fs::absolute(fs::path(guest("x")).parent_path()), dir.path() / "guests");
+/// A build folder of the demo's own with the binaries and guests under test, for every user to read: the
+/// checkout may lie in a folder that only its owner may enter.
+void copy_build(const TempDir& dir) {
+  fs::permissions(dir.path(), fs::perms(0755));
+  fs::copy(fs::path(binary("x")).parent_path(), dir.path() / "bin");
+  fs::copy(fs::path(guest("x")).parent_path(), dir.path() / "guests");
 }
 
 /// `cause`: what the cause's name begins with.
@@ -50,7 +52,7 @@ TEST(Demo, FullFileSystemIsExplainedAndNothingIsLeftBehind) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(mount);
   const TempDir build, tmp;
-  link_build(build);
+  copy_build(build);
   run_demo(build, tmp, "storage-full", {});
 }
 
@@ -58,7 +60,7 @@ TEST(Demo, WithoutRootTheSameIsShownByFaultInjection) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(unprivileged);
   const TempDir build, tmp;
-  link_build(build);
+  copy_build(build);
   ASSERT_EQ(::chown(build.path().c_str(), 65534, 65534), 0);
   ASSERT_EQ(::chown(tmp.path().c_str(), 65534, 65534), 0);
   run_demo(build, tmp, "storage-", {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"});

@@ -32,6 +32,15 @@ std::string TempDir::write(std::string_view name, std::string_view content) cons
   return path;
 }
 
+std::string TempDir::copy_for_everybody(const std::filesystem::path& file) const {
+  namespace fs = std::filesystem;
+  fs::permissions(path_, fs::perms(0755));
+  const fs::path copy = path_ / file.filename();
+  fs::copy_file(file, copy, fs::copy_options::overwrite_existing);
+  fs::permissions(copy, fs::perms(0755));
+  return copy;
+}
+
 std::string TempDir::sparse(std::string_view name, std::uint64_t bytes) const {
   return sparse_file(*this / name, bytes);
 }

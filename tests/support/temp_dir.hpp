@@ -23,6 +23,10 @@ class TempDir {
   /// Writes a file of the folder; returns its path.
   std::string write(std::string_view name, std::string_view content) const;
 
+  /// Copies a file to where every user can reach it: the checkout may lie in a folder that only its owner may
+  /// enter. Opens the folder itself to everybody. Returns the copy's path.
+  std::string copy_for_everybody(const std::filesystem::path& file) const;
+
   /// A sparse file of `bytes`; returns its path.
   std::string sparse(std::string_view name, std::uint64_t bytes) const;
 
