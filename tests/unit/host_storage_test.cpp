@@ -15,6 +15,7 @@
 #include "host/node_file.hpp"
 #include "host/storage_probe.hpp"
 #include "tests/support/capability.hpp"
+#include "tests/support/fuse_disk.hpp"
 #include "tests/support/mount.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "tests/support/wait.hpp"
@@ -254,6 +255,33 @@ TEST_F(HostStorageProbe, GivesUpOnAHungFileSystemAndGoesOn) {
   probe->look(0, dir / "hung/disk.raw", 100ms, [&](const StorageProbe::NodeAnswer& a) { again = a; });
   run_until([&] { return again.has_value(); });
   EXPECT_FALSE(again->reached);
+}
+
+// A process holds many files: one of them that hangs must not make the others look hung.
+TEST_F(HostStorageProbe, ReachesAFileBesideOneThatHangs) {
+  VMWHY_NEEDS(mount);
+  VMWHY_NEEDS(fuse);
+  const test::TempDir dir;
+  test::FuseDisk fuse(dir.path() / "fuse");
+  const UniqueFd sick(::open(fuse.file().c_str(), O_RDWR | O_CLOEXEC));
+  const std::string path = dir.sparse("healthy.raw", 5);
+  std::filesystem::create_symlink(path, dir / "link");
+  const UniqueFd well(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  auto fresh = StorageProbe::start();
+  ASSERT_TRUE(fresh);
+  probe = std::move(*fresh);
+  probe->attach(io);
+  fuse.hang_attributes();
+  int answers = 0;
+  for (const std::string& name : {path, std::string(dir / "link")})
+    probe->look(kSelf, name, 10s, [&](const StorageProbe::NodeAnswer& answer) {
+      EXPECT_TRUE(answer.reached);
+      EXPECT_EQ(answer.facts.file.fd, static_cast<std::uint32_t>(well.get()));
+      ++answers;
+    });
+  run_until([&] { return answers == 2; });
+  EXPECT_FALSE(fuse.hung());
+  fuse.let_go();
 }
 
 }  // namespace

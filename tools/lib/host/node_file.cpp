@@ -13,6 +13,7 @@
 #include <array>
 #include <cerrno>
 #include <memory>
+#include <vector>
 
 #include "core/text.hpp"
 #include "core/unique_fd.hpp"
@@ -81,6 +82,19 @@ bool leads_to_device(std::uint32_t pid, const std::string& path, const struct st
   return ::lstat((base_of(pid, proc) + "/root" + path).c_str(), &link) == 0 && S_ISLNK(link.st_mode);
 }
 
+/// What tells one file from another, without a question to its file system: the process has other files open
+/// too, and one that hangs must not make this one look hung.
+bool identify(const std::string& path, struct stat& out) {
+  struct statx fact;
+  if (::statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &fact) != 0) return false;
+  out = {};
+  out.st_mode = fact.stx_mode;
+  out.st_ino = fact.stx_ino;
+  out.st_dev = makedev(fact.stx_dev_major, fact.stx_dev_minor);
+  out.st_rdev = makedev(fact.stx_rdev_major, fact.stx_rdev_minor);
+  return true;
+}
+
 /// The descriptor whose link is `path`, living or deleted; by its identity where the path is a symbolic link;
 /// and where that link leads to another device by now, the only block device that the process has open.
 Descriptor find_descriptor(std::uint32_t pid, const std::string& path, const struct stat* named,
@@ -91,6 +105,7 @@ Descriptor find_descriptor(std::uint32_t pid, const std::string& path, const str
   Descriptor by_deleted, by_identity, only_device;
   dev_t device = 0;
   bool several_devices = false;
+  std::vector<int> others;
   while (const dirent* entry = ::readdir(dir.get())) {
     const auto number = parse_u64(entry->d_name);
     if (!number) continue;
@@ -98,16 +113,22 @@ Descriptor find_descriptor(std::uint32_t pid, const std::string& path, const str
     const std::string link = read_link(folder + "/" + entry->d_name);
     if (link == path) return candidate;
     if (link == path + std::string(kDeleted)) by_deleted = {candidate.number, true};
-    if (!link.starts_with('/') || by_identity.number >= 0) continue;
+    if (link.starts_with('/')) others.push_back(candidate.number);
+  }
+  if (by_deleted.number >= 0) return by_deleted;
+  for (const int number : others) {
+    const Descriptor candidate{number, false};
     struct stat fact;
-    if (::stat((folder + "/" + entry->d_name).c_str(), &fact) != 0) continue;
-    if (named && same_thing(fact, *named)) by_identity = candidate;
+    if (!identify(folder + "/" + std::to_string(number), fact)) continue;
+    if (named && same_thing(fact, *named)) {
+      by_identity = candidate;
+      break;
+    }
     if (!S_ISBLK(fact.st_mode)) continue;
     several_devices = several_devices || (only_device.number >= 0 && fact.st_rdev != device);
     only_device = candidate;
     device = fact.st_rdev;
   }
-  if (by_deleted.number >= 0) return by_deleted;
   if (by_identity.number >= 0 || several_devices || !leads_to_device(pid, path, named, proc))
     return by_identity;
   return only_device;
