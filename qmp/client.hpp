@@ -77,8 +77,8 @@ struct Traffic {
 struct Handlers {
   std::function<void(const Traffic&)> on_traffic;
   std::function<void(const Event&)> on_event;
-  /// `failure` is set for `down`. greeting_missing and negotiation_timeout leave the connection open: if the
-  /// greeting comes after all, the state goes on to negotiating.
+  /// `failure` is set for `down`. greeting_missing, monitor_held and negotiation_timeout leave the connection
+  /// open: if the greeting comes after all, the state goes on to negotiating.
   std::function<void(LinkState, const Failure*)> on_state;
   /// A reply that came after its deadline: its handler had already been told reply_timeout.
   std::function<void(std::string_view command, std::uint64_t sent_ns, std::uint64_t arrival_ns)>

@@ -305,14 +305,17 @@ void Client::Impl::arm_phase(std::chrono::milliseconds deadline) {
 void Client::Impl::phase_expired() {
   const std::string name = options_.address.to_string();
   if (state_ == LinkState::waiting_for_greeting) {
+    bool held = false;
     std::string context = name + ": connected, but no greeting within " + seconds(options_.greeting_deadline);
     if (session_->pending_bytes() > 0) {
       context += " (only " + std::to_string(session_->pending_bytes()) + " bytes without a line end)";
     } else if (options_.address.kind == Address::Kind::unix_socket) {
-      const std::string why = explain_silence(socket_.native_handle(), peer_pid_, options_.address.path);
-      if (!why.empty()) context += "; " + why;
+      const Silence why = explain_silence(socket_.native_handle(), peer_pid_, options_.address.path);
+      if (!why.text.empty()) context += "; " + why.text;
+      held = why.held;
     }
-    const Failure failure = make_failure(Errc::greeting_missing, std::move(context));
+    const Failure failure =
+        make_failure(held ? Errc::monitor_held : Errc::greeting_missing, std::move(context));
     set_state(LinkState::down, &failure);
   } else if (state_ == LinkState::negotiating) {
     const Failure failure = make_failure(

@@ -22,6 +22,8 @@ class Category final : public boost::system::error_category {
         return "not a QMP monitor";
       case Errc::greeting_missing:
         return "no QMP greeting";
+      case Errc::monitor_held:
+        return "held by another client";
       case Errc::negotiation_timeout:
         return "no reply to qmp_capabilities";
       case Errc::reply_timeout:
@@ -69,8 +71,8 @@ std::string quoted(const std::string& text) {
 
 // Their context is the whole sentence already.
 bool says_all(const boost::system::error_code& code) {
-  return code == Errc::no_socket || code == Errc::greeting_missing || code == Errc::negotiation_timeout ||
-         code == Errc::bad_address;
+  return code == Errc::no_socket || code == Errc::greeting_missing || code == Errc::monitor_held ||
+         code == Errc::negotiation_timeout || code == Errc::bad_address;
 }
 
 }  // namespace

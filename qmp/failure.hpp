@@ -12,11 +12,13 @@ namespace vmwhy::qmp {
 
 /// What can go wrong between us and a monitor. Values are stable within a release, never stored.
 enum class Errc {
-  no_socket = 1,        ///< The path does not exist, or nobody listens on it.
-  no_permission,        ///< connect(2) said EACCES or EPERM.
-  connect_timeout,      ///< connect(2) did not finish: the listener's backlog is full.
-  not_qmp,              ///< Something answers, but not with a QMP greeting.
-  greeting_missing,     ///< Connected, and no greeting: another client holds the monitor, or QEMU hangs.
+  no_socket = 1,     ///< The path does not exist, or nobody listens on it.
+  no_permission,     ///< connect(2) said EACCES or EPERM.
+  connect_timeout,   ///< connect(2) did not finish: the listener's backlog is full.
+  not_qmp,           ///< Something answers, but not with a QMP greeting.
+  greeting_missing,  ///< Connected, and no greeting: QEMU hangs, or a client that is not to be seen holds the
+                     ///< monitor.
+  monitor_held,      ///< Connected, and no greeting, for another client holds the monitor.
   negotiation_timeout,  ///< Greeting came, the reply to qmp_capabilities did not: the main loop is stuck.
   reply_timeout,        ///< A command's deadline passed without a reply.
   error_reply,          ///< QEMU answered with an error; see Failure::peer_class and peer_text.

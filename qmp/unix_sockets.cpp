@@ -274,7 +274,7 @@ char state_of(std::uint32_t pid, const std::string& proc) {
   return end != std::string::npos && end + 2 < stat.size() ? stat[end + 2] : '\0';
 }
 
-std::string explain_silence(int fd, std::uint32_t peer_pid, const std::string& path) {
+Silence explain_silence(int fd, std::uint32_t peer_pid, const std::string& path) {
   struct stat own {};
   if (::fstat(fd, &own) != 0) return {};
   const auto inode = static_cast<std::uint32_t>(own.st_ino);
@@ -282,11 +282,12 @@ std::string explain_silence(int fd, std::uint32_t peer_pid, const std::string& p
   std::string state = describe_state(peer_pid);
   if (socket && socket->peer_inode != 0) {
     // accept(2) was called for us, and the monitor said nothing all the same.
-    return "the connection was accepted, so the thread that serves the monitor is stuck, or this is no QMP "
-           "socket" +
-           (state.empty() ? "" : "; " + state);
+    return {
+        "the connection was accepted, so the thread that serves the monitor is stuck, or this is no QMP "
+        "socket" +
+        (state.empty() ? "" : "; " + state)};
   }
-  if (!state.empty()) return state;
+  if (!state.empty()) return {std::move(state)};
   std::vector<std::uint32_t> peers;
   const std::uint32_t file_inode = inode_of_file(path);
   for (const UnixSocket& other : dump_unix_sockets())
@@ -294,10 +295,11 @@ std::string explain_silence(int fd, std::uint32_t peer_pid, const std::string& p
         (other.path == path || (file_inode != 0 && other.file_inode == file_inode &&
                                 last_component(other.path) == last_component(path))))
       peers.push_back(other.peer_inode);
-  if (!peers.empty()) return describe_holder(peers, static_cast<std::uint32_t>(::getpid()));
+  if (!peers.empty()) return {describe_holder(peers, static_cast<std::uint32_t>(::getpid())), true};
   if (!socket) return {};
-  return "nobody accepted the connection, and no other client is to be seen: QEMU's main loop is stuck, or a "
-         "client in another network namespace holds the monitor";
+  return {
+      "nobody accepted the connection, and no other client is to be seen: QEMU's main loop is stuck, or a "
+      "client in another network namespace holds the monitor"};
 }
 
 }  // namespace vmwhy::qmp

@@ -42,6 +42,10 @@ char state_of(std::uint32_t pid, const std::string& proc = "/proc");
 /// Sentences on a monitor that does not greet: who else holds it, or what its process does. `fd` is our
 /// connected Unix socket, `path` what it is connected to. Takes some 50 ms at worst, and less than that in
 /// any one second for all callers together. Empty if nothing can be told.
-std::string explain_silence(int fd, std::uint32_t peer_pid, const std::string& path);
+struct Silence {
+  std::string text;
+  bool held = false;  ///< Another client holds it: nothing is wrong with its process.
+};
+Silence explain_silence(int fd, std::uint32_t peer_pid, const std::string& path);
 
 }  // namespace vmwhy::qmp

@@ -193,7 +193,8 @@ OwnedRecord link(const Line& line) {
                                  {"reply_overdue", 6},
                                  {"reply_late", 7},
                                  {"closed", 8},
-                                 {"not_qmp", 9}});
+                                 {"not_qmp", 9},
+                                 {"held", 10}});
   l.waited_ns = span(line.number("waited"));
   l.link = static_cast<std::uint32_t>(line.number("link"));
   return trace::make_record(at(line.time), line.vm(), l,

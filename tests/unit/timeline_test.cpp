@@ -176,6 +176,8 @@ TEST(Incidents, DoNotTakeAHeldMonitorForAStall) {
                 "1 link greeting_missing waited=2 address=/m\n")
                 .size(),
             1U);
+  // Found out only by the client: the socket goes by another path here than on QEMU's command line.
+  EXPECT_TRUE(incidents_of("1 link held waited=2 address=m\n").empty());
 }
 
 TEST(Analysis, KeepsItsVerdictWhenTheFactsAreForgotten) {

@@ -35,6 +35,7 @@ trace::QmpLinkState link_state_of(const qmp::Failure& failure) {
   const auto& code = failure.code;
   if (code == qmp::Errc::connect_timeout) return trace::QmpLinkState::connect_timeout;
   if (code == qmp::Errc::greeting_missing) return trace::QmpLinkState::greeting_missing;
+  if (code == qmp::Errc::monitor_held) return trace::QmpLinkState::held;
   if (code == qmp::Errc::negotiation_timeout) return trace::QmpLinkState::negotiation_timeout;
   if (code == qmp::Errc::not_qmp || code == qmp::Errc::malformed || code == qmp::Errc::line_too_long)
     return trace::QmpLinkState::not_qmp;

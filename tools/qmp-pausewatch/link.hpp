@@ -21,7 +21,7 @@ class Link {
  public:
   struct Handlers {
     std::function<void()> on_ready;
-    /// It cannot be used, for this reason; with greeting_missing it may become ready later.
+    /// It cannot be used, for this reason; with greeting_missing and monitor_held it may become ready later.
     std::function<void(const qmp::Failure&)> on_failed;
     std::function<void(const qmp::Event&)> on_event;
     std::function<void(const std::string& state)> on_run_state;  ///< Of each query-status reply.

@@ -150,6 +150,7 @@ enum class QmpLinkState : std::uint32_t {
   reply_late = 7,     ///< That reply came, after `waited_ns`.
   closed = 8,         ///< The peer closed, or the connection broke.
   not_qmp = 9,        ///< Malformed greeting, or a line above the limit.
+  held = 10,          ///< Connected, but not greeted: another client holds the monitor.
 };
 
 /// What became of a monitor connection. Text: address NUL detail (for overdue and late: the command's name).

@@ -116,6 +116,9 @@ Evidence link_evidence(const timeline::LinkChange& change) {
     case trace::QmpLinkState::closed:
       text += "closed" + (change.detail.empty() ? std::string() : ": " + change.detail);
       break;
+    case trace::QmpLinkState::held:
+      text += "held by another client";
+      break;
     case trace::QmpLinkState::not_qmp:
       text += "does not speak QMP";
       break;
