@@ -94,6 +94,26 @@ TEST(StorageHang, WorkerInUninterruptibleSleepIsFoundWithoutAnyEvent) {
   watch.finish();
 }
 
+// The server answers stat, but no write: FUSE waits in S, so the letter of the thread's state tells nothing.
+TEST(StorageHang, WorkerThatWaitsForAFuseServerIsFoundWithoutAnyEvent) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(fuse);
+  const TempDir dir;
+  FuseDisk fuse(dir.path() / "fuse");
+  QemuProcess vm(dir,
+                 {.boot = "writer.bin", .args = disk(fuse.file(), "raw", "file", "locking=off,aio=threads")});
+  Watcher watch(dir, {&vm});
+  vm.cont();
+  ASSERT_TRUE(did_io(vm));
+  fuse.hang_data();
+  const auto stall = watch.incident("stall");
+  EXPECT_EQ(text_of(stall, "cause"), "storage-hang");
+  EXPECT_TRUE(has_evidence(stall, "proc", "fuse"));
+  EXPECT_EQ(vm.run_state(), "running");
+  fuse.let_go();
+  watch.finish();
+}
+
 // The server stands still with a request in flight. A `stop` then drains, and the main loop with it.
 TEST(StorageHang, StopWhileRequestsHangBlocksTheMainLoop) {
   VMWHY_NEEDS(qemu);

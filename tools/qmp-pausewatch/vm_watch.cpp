@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <boost/json/serialize.hpp>
+#include <filesystem>
 
 #include "clock/clock.hpp"
 #include "qmp/remedy.hpp"
@@ -112,7 +113,9 @@ void VmWatch::watch_process() {
 std::string VmWatch::held_by(const std::string& target) const {
   for (const qmp::MonitorSocket& monitor : process_.monitors) {
     if (!monitor.held || monitor.held_by_pid == static_cast<std::uint32_t>(::getpid())) continue;
-    if (!target.empty() && target != monitor.address && target != monitor.reachable_path) continue;
+    if (!target.empty() && target != monitor.address && target != monitor.reachable_path &&
+        std::filesystem::absolute(target) != monitor.address)
+      continue;
     if (monitor.held_by_pid == 0) return "another client";
     return monitor.held_by_comm + " (pid " + std::to_string(monitor.held_by_pid) + ")";
   }
@@ -249,8 +252,9 @@ void VmWatch::on_run_state(const std::string& state) {
 
 void VmWatch::on_link_failed(const qmp::Failure& failure) {
   ++failures_;
+  const bool held = failure.code == qmp::Errc::monitor_held;
   const bool missing =
-      failure.code == qmp::Errc::greeting_missing || failure.code == qmp::Errc::connect_timeout;
+      held || failure.code == qmp::Errc::greeting_missing || failure.code == qmp::Errc::connect_timeout;
   const bool no_socket = failure.code == qmp::Errc::no_socket;
   const bool soon = failure.code == qmp::Errc::disconnected || (no_socket && failures_ <= kYoung);
   retry_in_ = soon ? kLostRetry : kHeldRetry;
@@ -260,8 +264,8 @@ void VmWatch::on_link_failed(const qmp::Failure& failure) {
   std::string text = to_string(failure);
   if (missing) {
     const std::string holder = held_by(link_->address());
-    drop_link_ = !holder.empty();
-    if (!holder.empty()) text += " (held by " + holder + ")";
+    drop_link_ = held || !holder.empty();
+    if (!held && !holder.empty()) text += " (held by " + holder + ")";
   }
   const bool stuck = missing || failure.code == qmp::Errc::negotiation_timeout;
   if (const std::string remedy = stuck ? "" : qmp::remedy(failure); !remedy.empty()) text += "; " + remedy;
@@ -341,7 +345,7 @@ void VmWatch::sample_process(std::uint64_t now) {
 void VmWatch::sample_threads(std::uint64_t now) {
   std::set<std::uint32_t> blocked;
   for (const host::ThreadSample& sample : host::sample_threads(process_.pid)) {
-    const bool in_d = sample.state == 'D';
+    const bool in_d = sample.state == 'D' || sample.waits_for_fuse;
     if (in_d) blocked.insert(sample.tid);
     if (!in_d && !blocked_.contains(sample.tid)) continue;
     context_.recorder.add(host::thread_record(process_.pid, sample.tid, roles_, now, id_));

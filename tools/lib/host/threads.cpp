@@ -8,6 +8,7 @@
 
 #include "host/proc_file.hpp"
 #include "host/process.hpp"
+#include "trace/waits.hpp"
 
 namespace vmwhy::host {
 namespace {
@@ -43,8 +44,12 @@ std::int32_t syscall_of(const std::string& path) {
 std::vector<ThreadSample> sample_threads(std::uint32_t pid, const std::string& proc) {
   std::vector<ThreadSample> out;
   for (const std::uint32_t tid : tids_of(pid, proc)) {
-    const auto stat = parse_stat(read_or_empty(task_path(pid, tid, proc) + "stat", 1024));
-    if (stat) out.push_back({tid, stat->state});
+    const std::string base = task_path(pid, tid, proc);
+    const auto stat = parse_stat(read_or_empty(base + "stat", 1024));
+    if (!stat) continue;
+    out.push_back({tid, stat->state});
+    if (stat->state == 'S')
+      out.back().waits_for_fuse = trace::is_fuse_wait(read_or_empty(base + "wchan", 256));
   }
   return out;
 }

@@ -22,6 +22,9 @@ using Roles = std::map<std::uint32_t, Role>;
 struct ThreadSample {
   std::uint32_t tid = 0;
   char state = 0;
+  /// It sleeps until the server of a FUSE file system answers: interruptible (S) to the kernel, and as stuck
+  /// as in D to whoever waits for the request.
+  bool waits_for_fuse = false;
 };
 
 /// The state letters of all threads; empty when the process is gone.

@@ -4,6 +4,7 @@
 
 #include "timeline/incidents.hpp"
 #include "timeline/windows.hpp"
+#include "trace/waits.hpp"
 
 namespace vmwhy::timeline {
 
@@ -83,6 +84,7 @@ void Incidents::on_link(const VmTracks& vm, const LinkChange& change) {
     }
     case trace::QmpLinkState::refused:
     case trace::QmpLinkState::not_qmp:
+    case trace::QmpLinkState::held:
       return;
   }
 }
@@ -123,7 +125,8 @@ void Incidents::on_thread(const VmTracks& vm, const Thread& thread) {
   if (vm.ended) return;
   State& state = states_[vm.id];
   const std::uint32_t tid = thread.state.tid;
-  if (static_cast<char>(thread.state.state) != 'D') {
+  const char letter = static_cast<char>(thread.state.state);
+  if (letter != 'D' && !(letter == 'S' && trace::is_fuse_wait(thread.wchan))) {
     state.in_d.erase(tid);
     if (state.hung.erase(tid) > 0 && state.hung.empty())
       clear_stall(vm.id, kHungThread, thread.time_ns, "the thread moves again");
@@ -146,7 +149,8 @@ void Incidents::on_thread(const VmTracks& vm, const Thread& thread) {
   state.hung.insert(tid);
   state.hung_seen_ns = thread.time_ns;
   ticking_.insert(vm.id);
-  set_stall(vm.id, kHungThread, "thread in D", last->second.time_ns, thread.time_ns);
+  set_stall(vm.id, kHungThread, letter == 'D' ? "thread in D" : "thread waits for FUSE", last->second.time_ns,
+            thread.time_ns);
 }
 
 void Incidents::tick(const std::map<std::uint32_t, VmTracks>& vms, std::uint64_t now_ns) {
