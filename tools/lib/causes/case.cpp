@@ -96,7 +96,9 @@ void find_error(const Case& c, StorageFacts& facts) {
   facts.operation = timeline::text_of(facts.error->data, "operation", 16);
   facts.reason = timeline::text_of(facts.error->data, "reason", 256);
   facts.nospace = timeline::bool_of(facts.error->data, "nospace");
-  facts.nospace_said = facts.error->data.contains("nospace");
+  // A disk that does not stop says no `nospace`; another errno's text says as much.
+  facts.nospace_said = facts.error->data.contains("nospace") ||
+                       (!facts.reason.empty() && facts.reason != "No space left on device");
 }
 
 void find_chain(const Case& c, StorageFacts& facts) {
