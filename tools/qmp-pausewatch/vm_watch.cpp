@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <boost/json/serialize.hpp>
-#include <filesystem>
 
 #include "clock/clock.hpp"
 #include "qmp/remedy.hpp"
@@ -113,9 +112,7 @@ void VmWatch::watch_process() {
 std::string VmWatch::held_by(const std::string& target) const {
   for (const qmp::MonitorSocket& monitor : process_.monitors) {
     if (!monitor.held || monitor.held_by_pid == static_cast<std::uint32_t>(::getpid())) continue;
-    if (!target.empty() && target != monitor.address && target != monitor.reachable_path &&
-        std::filesystem::absolute(target) != monitor.address)
-      continue;
+    if (!target.empty() && target != monitor.address && target != monitor.reachable_path) continue;
     if (monitor.held_by_pid == 0) return "another client";
     return monitor.held_by_comm + " (pid " + std::to_string(monitor.held_by_pid) + ")";
   }
