@@ -197,10 +197,11 @@ Environment look_around(const EnvironmentOptions& options) {
   return env;
 }
 
-std::optional<Failure> Environment::obstacle() const {
+std::optional<Failure> Environment::obstacle(bool needs_kvm) const {
   for (const char* name : {"capabilities", "lockdown", "btf", "kvm"})
     for (const Check& check : checks)
-      if (check.name == name && check.finding == Finding::missing)
+      if (check.name == name && check.finding == Finding::missing &&
+          (needs_kvm || name != std::string_view("kvm")))
         return system_failure(name == std::string_view("capabilities") ? EPERM : ENOTSUP, check.detail,
                               check.remedy);
   return {};

@@ -44,7 +44,8 @@ struct Environment {
   std::vector<Check> checks;
 
   /// The first thing without which no probe can be loaded, as a sentence with its remedy.
-  std::optional<Failure> obstacle() const;
+  /// @param needs_kvm  Whether a host without kvm is one.
+  std::optional<Failure> obstacle(bool needs_kvm = true) const;
 };
 
 Environment look_around(const EnvironmentOptions& options = {});

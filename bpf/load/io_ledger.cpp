@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "bpf/load/io_ledger.hpp"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "bpf/io_ledger.skel.h"
+#include "bpf/load/kernel_btf.hpp"
+#include "bpf/load/log.hpp"
+
+namespace vmwhy::bpf {
+namespace {
+
+using Form = IoLedgerOptions::Form;
+
+struct Call {
+  io_ledger_call call;
+  const char* name;
+  long number;
+};
+constexpr std::array kCalls = std::to_array<Call>({
+    {IO_LEDGER_PREAD64, "pread64", SYS_pread64},
+    {IO_LEDGER_PWRITE64, "pwrite64", SYS_pwrite64},
+    {IO_LEDGER_PREADV, "preadv", SYS_preadv},
+    {IO_LEDGER_PWRITEV, "pwritev", SYS_pwritev},
+    {IO_LEDGER_PREADV2, "preadv2", SYS_preadv2},
+    {IO_LEDGER_PWRITEV2, "pwritev2", SYS_pwritev2},
+    {IO_LEDGER_FSYNC, "fsync", SYS_fsync},
+    {IO_LEDGER_FDATASYNC, "fdatasync", SYS_fdatasync},
+    {IO_LEDGER_FALLOCATE, "fallocate", SYS_fallocate},
+});
+
+#if defined(__aarch64__)
+constexpr const char* kPrefix = "__arm64_sys_";
+#else
+constexpr const char* kPrefix = "__x64_sys_";
+#endif
+
+constexpr std::size_t kSlotsBytes = IO_LEDGER_SLOTS * sizeof(io_ledger_slot);
+
+}  // namespace
+
+const char* IoLedgerLosses::name(unsigned stat) {
+  static constexpr const char* kNames[IO_LEDGER_STATS] = {
+      "calls", "ring_full", "untimed", "iov_unread", "read_failed", "block_failed", "uring_failed"};
+  return stat < IO_LEDGER_STATS ? kNames[stat] : "";
+}
+
+const char* call_name(std::uint32_t call) {
+  if (call == IO_LEDGER_IO_URING) return "io_uring";
+  for (const Call& known : kCalls)
+    if (static_cast<std::uint32_t>(known.call) == call) return known.name;
+  return "";
+}
+
+BlockStatus block_status(std::int64_t result) {
+  if (result < 0) return {"", static_cast<int>(-result)};
+  // Numbers that kernels since 5.15 agree on; the names are those of its log.
+  switch (result) {
+    case 1:
+      return {"operation not supported", EOPNOTSUPP};
+    case 2:
+      return {"timeout", ETIMEDOUT};
+    case 3:
+      return {"critical space allocation", ENOSPC};
+    case 4:
+      return {"recoverable transport", ENOLINK};
+    case 5:
+      return {"critical target", EREMOTEIO};
+    case 6:
+      return {"critical nexus", EBADE};
+    case 7:
+      return {"critical medium", ENODATA};
+    case 8:
+      return {"protection", EILSEQ};
+    case 9:
+      return {"kernel resource", ENOMEM};
+    default:
+      return {result == 10 ? "I/O" : "", EIO};
+  }
+}
+
+class IoLedger::Impl {
+ public:
+  ~Impl() {
+    for (bpf_link* link : links) bpf_link__destroy(link);
+    if (mapped != nullptr) ::munmap(mapped, kSlotsBytes);
+    if (skeleton != nullptr) io_ledger_bpf__destroy(skeleton);
+  }
+
+  bpf_program* program(const std::string& name) const {
+    return bpf_object__find_program_by_name(skeleton->obj, name.c_str());
+  }
+
+  Result<void> load(const IoLedgerOptions& options, Form form, const KernelBtf& kernel);
+  Result<void> choose(Form form, const KernelBtf& kernel);
+  std::string attach(const std::string& name);
+  Result<void> attach_all(Form form);
+
+  io_ledger_bpf* skeleton = nullptr;
+  std::vector<bpf_link*> links;
+  std::vector<IoLedgerSource> sources;
+  std::string block_program, uring_program;
+  void* mapped = nullptr;
+};
+
+// Which programs are loaded, and what they are attached to.
+Result<void> IoLedger::Impl::choose(Form form, const KernelBtf& kernel) {
+  bpf_program* each = nullptr;
+  bpf_object__for_each_program(each, skeleton->obj) bpf_program__set_autoload(each, false);
+  if (form == Form::raw) {
+    for (const char* name : {"raw_sys_enter", "raw_sys_exit"}) bpf_program__set_autoload(program(name), true);
+    for (const Call& call : kCalls)
+      if (call.number >= 0 && call.number < IO_LEDGER_NUMBERS)
+        skeleton->rodata->call_of[call.number] = static_cast<std::uint8_t>(call.call);
+  } else {
+    for (const Call& call : kCalls) {
+      for (const char* side : {"enter_", "leave_"}) {
+        bpf_program* at = program(std::string(side) + call.name);
+        bpf_program__set_autoload(at, true);
+        if (const int error =
+                bpf_program__set_attach_target(at, 0, (std::string(kPrefix) + call.name).c_str()))
+          return system_failure(error, std::string("this kernel shows no function of ") + call.name);
+      }
+    }
+  }
+  if (kernel.tracepoint_arguments("block_rq_error"))
+    block_program = "raw_block_rq_error";
+  else if (kernel.tracepoint_arguments("block_rq_complete"))
+    block_program = "raw_block_rq_complete";
+  const unsigned arguments = kernel.tracepoint_arguments("io_uring_complete").value_or(0);
+  skeleton->rodata->uring_arguments = arguments;
+  if (arguments == 3 || arguments == 7) uring_program = "raw_io_uring_complete";
+  for (const std::string& name : {block_program, uring_program})
+    if (!name.empty()) bpf_program__set_autoload(program(name), true);
+  return {};
+}
+
+Result<void> IoLedger::Impl::load(const IoLedgerOptions& options, Form form, const KernelBtf& kernel) {
+  LogCapture log;
+  skeleton = io_ledger_bpf__open();
+  if (skeleton == nullptr)
+    return system_failure(errno, "cannot open the io_ledger probe (" + log.last() + ")");
+  if (auto done = choose(form, kernel); !done) return done;
+  skeleton->rodata->slow_ns = options.slow_ns;
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t ring = std::bit_ceil(std::clamp<std::size_t>(options.ring_bytes, page, 1u << 30));
+  int error = bpf_map__set_max_entries(skeleton->maps.io_ledger_ring, static_cast<std::uint32_t>(ring));
+  if (error == 0) error = io_ledger_bpf__load(skeleton);
+  if (error != 0) return system_failure(error, "cannot load the io_ledger probe (" + log.last() + ")");
+  mapped = ::mmap(nullptr, kSlotsBytes, PROT_READ, MAP_SHARED, bpf_map__fd(skeleton->maps.slots), 0);
+  if (mapped == MAP_FAILED) {
+    mapped = nullptr;
+    return system_failure(errno, "cannot map the table of requests");
+  }
+  return {};
+}
+
+// @return why not; empty: attached.
+std::string IoLedger::Impl::attach(const std::string& name) {
+  LogCapture log;
+  bpf_link* link = bpf_program__attach(program(name));
+  if (link == nullptr) return std::strerror(errno);
+  links.push_back(link);
+  return {};
+}
+
+Result<void> IoLedger::Impl::attach_all(Form form) {
+  std::vector<std::string> names;
+  if (form == Form::raw) {
+    names = {"raw_sys_exit", "raw_sys_enter"};
+  } else {
+    // The end first: a request that is seen to begin is seen to end.
+    for (const Call& call : kCalls)
+      for (const char* side : {"leave_", "enter_"}) names.push_back(side + std::string(call.name));
+  }
+  for (const std::string& name : names)
+    if (const std::string error = attach(name); !error.empty())
+      return system_failure(errno, "cannot attach " + name);
+  sources.push_back({"system calls", form == Form::raw ? "raw_tp" : "fexit", true, ""});
+  const auto optional = [&](const char* what, const std::string& name) {
+    IoLedgerSource source{what, "raw_tp", false, "this kernel's BTF shows no tracepoint of the form known"};
+    if (!name.empty()) source.error = attach(name);
+    source.attached = source.error.empty();
+    sources.push_back(std::move(source));
+  };
+  optional("block layer", block_program);
+  optional("io_uring", uring_program);
+  return {};
+}
+
+IoLedger::IoLedger(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+IoLedger::~IoLedger() = default;
+
+Result<std::unique_ptr<IoLedger>> IoLedger::open(const Environment& environment,
+                                                 const IoLedgerOptions& options) {
+  if (const auto obstacle = environment.obstacle(false)) return *obstacle;
+  libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
+  const KernelBtf kernel("/sys/kernel/btf", {});
+  Failure last = system_failure(ENOTSUP, "no form of the probe fits this kernel");
+  for (const Form form : {Form::function, Form::raw}) {
+    if (options.form != Form::automatic && options.form != form) continue;
+    auto impl = std::make_unique<Impl>();
+    Result<void> done = impl->load(options, form, kernel);
+    if (done) done = impl->attach_all(form);
+    if (done) return std::unique_ptr<IoLedger>(new IoLedger(std::move(impl)));
+    last = done.error();
+  }
+  return last;
+}
+
+Result<void> IoLedger::watch(std::uint32_t pid) {
+  const std::uint8_t one = 1;
+  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.watched_pids), &pid, &one, BPF_ANY) != 0)
+    return system_failure(errno, "cannot follow the storage requests of process " + std::to_string(pid),
+                          "watch fewer processes");
+  return {};
+}
+
+void IoLedger::unwatch(std::uint32_t pid) {
+  bpf_map_delete_elem(bpf_map__fd(impl_->skeleton->maps.watched_pids), &pid);
+}
+
+const std::vector<IoLedgerSource>& IoLedger::sources() const {
+  return impl_->sources;
+}
+
+IoLedgerLosses IoLedger::losses() const {
+  IoLedgerLosses out;
+  const int fd = bpf_map__fd(impl_->skeleton->maps.io_ledger_stats);
+  std::vector<std::uint64_t> values(static_cast<std::size_t>(std::max(libbpf_num_possible_cpus(), 1)));
+  for (std::uint32_t stat = 0; stat < IO_LEDGER_STATS; ++stat) {
+    if (bpf_map_lookup_elem(fd, &stat, values.data()) != 0) continue;
+    for (const std::uint64_t value : values) out.counters[stat] += value;
+  }
+  return out;
+}
+
+std::vector<io_ledger_slot> IoLedger::under_way() const {
+  std::vector<io_ledger_slot> out;
+  const auto* slots = static_cast<const io_ledger_slot*>(impl_->mapped);
+  for (std::size_t i = 0; i < IO_LEDGER_SLOTS; ++i) {
+    const std::uint64_t owner = __atomic_load_n(&slots[i].owner, __ATOMIC_ACQUIRE);
+    const std::uint64_t start = __atomic_load_n(&slots[i].start_ns, __ATOMIC_ACQUIRE);
+    if (owner == 0 || start == 0) continue;
+    const io_ledger_slot copy = slots[i];
+    // It may have ended, and the slot may be another's, while it was read.
+    if (__atomic_load_n(&slots[i].owner, __ATOMIC_ACQUIRE) != owner ||
+        __atomic_load_n(&slots[i].start_ns, __ATOMIC_ACQUIRE) != start || copy.start_ns != start)
+      continue;
+    out.push_back(copy);
+  }
+  return out;
+}
+
+int IoLedger::ring_fd() const {
+  return bpf_map__fd(impl_->skeleton->maps.io_ledger_ring);
+}
+
+}  // namespace vmwhy::bpf

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// Loads, attaches and reads the probe family io_ledger (bpf/probes/io_ledger.bpf.c): failed, short and slow
+// storage requests of watched processes, those under way, and failed requests of the block layer. One thread.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bpf/include/io_ledger.h"
+#include "bpf/load/environment.hpp"
+#include "bpf/load/failure.hpp"
+
+namespace vmwhy::bpf {
+
+struct IoLedgerOptions {
+  /// How system calls are followed.
+  enum class Form {
+    automatic,  ///< function where that works, raw otherwise.
+    function,   ///< fentry and fexit of the storage calls alone: other calls and other processes' cost
+                ///< nothing.
+    raw,        ///< raw_tp sys_enter and sys_exit: every system call of the host takes the traced path.
+  };
+  Form form = Form::automatic;
+  std::uint64_t slow_ns = 500'000'000;
+  std::size_t ring_bytes = 256u << 10;  ///< Rounded up to a power of two of pages.
+};
+
+/// What became of one source.
+struct IoLedgerSource {
+  std::string name;  ///< "system calls", "block layer", "io_uring".
+  std::string form;  ///< "fexit", "raw_tp".
+  bool attached = false;
+  std::string error;  ///< Why not.
+};
+
+struct IoLedgerLosses {
+  std::uint64_t counters[IO_LEDGER_STATS] = {};
+  /// Failures that should have been in the result and are not.
+  std::uint64_t lost() const { return counters[IO_LEDGER_STAT_RING_FULL]; }
+  static const char* name(unsigned stat);
+};
+
+class IoLedger {
+ public:
+  /// Verifies, loads and attaches; nobody is watched yet.
+  /// Errors: the obstacle of the environment, libbpf's errno with its last words, or that no source of system
+  /// calls could be attached.
+  static Result<std::unique_ptr<IoLedger>> open(const Environment& environment,
+                                                const IoLedgerOptions& options = {});
+  ~IoLedger();
+
+  /// @param pid  Of a process, not a thread. Errors: the table of 16384 processes is full.
+  Result<void> watch(std::uint32_t pid);
+  void unwatch(std::uint32_t pid);
+
+  const std::vector<IoLedgerSource>& sources() const;
+  IoLedgerLosses losses() const;
+  /// Requests under way of all watched processes.
+  std::vector<io_ledger_slot> under_way() const;
+  int ring_fd() const;
+
+ private:
+  class Impl;
+  explicit IoLedger(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// "pwrite64", "io_uring"; "" for none.
+const char* call_name(std::uint32_t call);
+/// A blk_status_t as the kernel's log names it, with its errno: {"critical medium", ENODATA}. What is not
+/// known is {"", EIO}.
+struct BlockStatus {
+  const char* name;
+  int error;
+};
+BlockStatus block_status(std::int64_t result);
+
+}  // namespace vmwhy::bpf
