@@ -38,6 +38,8 @@ enum class RecordType : std::uint16_t {
   kvm_exit = 64,
   kvm_failure = 65,
   kvm_exit_summary = 66,
+  io_syscall = 72,
+  io_block = 73,
 };
 
 struct RecordHeader {
@@ -352,5 +354,57 @@ struct KvmExitSummary {
   std::uint32_t halt;  ///< 1: the guest asked to sleep.
 };
 static_assert(sizeof(KvmExitSummary) == 80);
+
+enum class IoOperation : std::uint32_t {
+  none = 0,
+  read = 1,
+  write = 2,
+  flush = 3,
+  allocate = 4,
+  discard = 5,  ///< Also: a hole punched into a file.
+  zeroes = 6,
+  other = 7,
+};
+
+enum class IoWhat : std::uint32_t {
+  failed = 1,
+  short_ = 2,     ///< Less was done than asked for. Reads at the end of a file are left out.
+  slow = 3,       ///< It took longer than the threshold, and went well.
+  under_way = 4,  ///< It has not ended after `duration_ns`.
+};
+
+/// A storage request of a QEMU thread that failed, was short or slow, or does not end. Header time: its end;
+/// under_way: when it was seen. Text: path of the file NUL name of the call ("pwrite64", "io_uring").
+struct IoSyscall {
+  static constexpr RecordType kType = RecordType::io_syscall;
+  std::uint64_t duration_ns;  ///< 0: not known.
+  std::uint64_t offset;
+  std::uint64_t length;  ///< Bytes asked for; UINT64_MAX: not known.
+  std::int64_t result;   ///< Bytes done, or minus errno.
+  std::uint64_t dev;     ///< Of the file's file system, as st_dev; 0: not known.
+  std::uint64_t ino;     ///< 0: not known.
+  std::uint64_t rdev;    ///< Of a device node, as st_rdev.
+  std::uint32_t pid;
+  std::uint32_t tid;
+  std::int32_t fd;          ///< -1: not known.
+  std::uint32_t what;       ///< An IoWhat.
+  std::uint32_t operation;  ///< An IoOperation.
+  std::uint32_t mode;       ///< fallocate's.
+};
+static_assert(sizeof(IoSyscall) == 80);
+
+/// A request of the block layer that failed, of whomever (VM 0). Text: name of the disk NUL name of the
+/// status, as the kernel's log has it.
+struct IoBlock {
+  static constexpr RecordType kType = RecordType::io_block;
+  std::uint64_t sector;     ///< Of 512 bytes, on the disk.
+  std::uint64_t length;     ///< Bytes of the part that failed.
+  std::uint64_t dev;        ///< The disk's, as st_rdev.
+  std::uint32_t error;      ///< errno of the status.
+  std::uint32_t operation;  ///< An IoOperation.
+  std::uint32_t status;     ///< blk_status_t; 0: the kernel told an errno.
+  std::uint32_t flags;      ///< The request's: operation in the low byte, REQ_* above.
+};
+static_assert(sizeof(IoBlock) == 40);
 
 }  // namespace vmwhy::trace

@@ -188,6 +188,32 @@ FIELDS(KvmExitSummary,  //
        FIELD(isa, 'u', "", "1 VMX, 2 SVM, 3 arm64, 4 PVM"),
        FIELD(halt, 'u', "", "1: the guest asked to sleep"))
 
+FIELDS(IoSyscall,                                                                      //
+       FIELD(duration_ns, 'u', "ns", "how long it took, or has taken; 0: not known"),  //
+       FIELD(offset, 'u', "B", "in the file"),                                         //
+       FIELD(length, 'u', "B", "asked for; the highest number: not known"),            //
+       FIELD(result, 'i', "", "bytes done, or minus errno"),                           //
+       FIELD(dev, 'u', "", "st_dev of the file; 0: not known"),                        //
+       FIELD(ino, 'u', "", "inode of the file; 0: not known"),                         //
+       FIELD(rdev, 'u', "", "st_rdev of a device node"),                               //
+       FIELD(pid, 'u', "", "process id"),                                              //
+       FIELD(tid, 'u', "", "thread id"),                                               //
+       FIELD(fd, 'i', "", "descriptor; -1: not known"),                                //
+       FIELD(what, 'u', "", "1 failed, 2 short, 3 slow, 4 under way"),                 //
+       FIELD(operation, 'u', "",
+             "0 none, 1 read, 2 write, 3 flush, 4 allocate, 5 discard, 6 zeroes, 7 other"),  //
+       FIELD(mode, 'u', "", "fallocate: FALLOC_FL_*"))
+
+FIELDS(IoBlock,                                          //
+       FIELD(sector, 'u', "512 B", "on the disk"),       //
+       FIELD(length, 'u', "B", "the part that failed"),  //
+       FIELD(dev, 'u', "", "st_rdev of the disk"),       //
+       FIELD(error, 'u', "", "errno of the status"),     //
+       FIELD(operation, 'u', "",
+             "0 none, 1 read, 2 write, 3 flush, 4 allocate, 5 discard, 6 zeroes, 7 other"),  //
+       FIELD(status, 'u', "", "blk_status_t; 0: the kernel told an errno"),                  //
+       FIELD(flags, 'u', "", "operation in the low byte, REQ_* above"))
+
 template <class S>
 constexpr RecordInfo info(std::string_view name, std::string_view text) {
   return {S::kType, name, sizeof(S), Fields<S>::kFields, text};
@@ -214,6 +240,8 @@ constexpr RecordInfo kSchema[] = {
     info<KvmExit>("kvm_exit", ""),
     info<KvmFailure>("kvm_failure", "a sentence"),
     info<KvmExitSummary>("kvm_exit_summary", "name of the reason, log2 histogram"),
+    info<IoSyscall>("io_syscall", "path, call"),
+    info<IoBlock>("io_block", "disk, status"),
 };
 
 // Every byte of a struct belongs to a field: what is not described cannot be read from a file.
