@@ -117,6 +117,7 @@ void Collector::look_at_host() {
   if (context_.psi)
     if (const auto record = host::host_pressure(now)) recorder.add(*record);
   if (context_.kmsg) context_.kmsg->drain();
+  if (context_.ledger) context_.ledger->drain();
   if (vm_.process_.log_file.empty() || !context_.probe) return;
   step_begins();
   context_.probe->tail(

@@ -47,6 +47,7 @@ void declare(cli::Parser& parser, Options& o, Raw& raw) {
       .texts("--on", raw.on, "CONDITION",
              "runstate=NAME, event=NAME, cause=NAME or qmp-rtt>TIME (repeatable)")
       .texts("--then", raw.then, "ACTION", "'exec COMMAND', snapshot or exit (for each --on, or one for all)")
+      .flag("--no-bpf", o.no_bpf, "do without kernel probes")
       .flag("--check", o.check, "print what can be seen on this host, and end")
       .flag("-q,--quiet", o.quiet, "reports only")
       .flag("-v,--verbose", o.verbose, "print each QMP command sent")

@@ -32,6 +32,7 @@ struct Options {
   bool quiet = false;
   bool verbose = false;
   bool check = false;
+  bool no_bpf = false;
   cli::Color color = cli::Color::automatic;
 
   std::optional<Expectation> expect;

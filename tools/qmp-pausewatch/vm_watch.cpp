@@ -101,6 +101,7 @@ void VmWatch::watch_process() {
   } else {
     exit_ = std::move(*exit);
   }
+  if (context_.ledger) context_.ledger->watch(process_.pid, id_);
   cgroup_ = host::CgroupWatch(process_.pid, context_.mounts);
   for (const qmp::QemuThread& thread : process_.threads)
     if (thread.vcpu >= 0) roles_[thread.tid] = {trace::ThreadRole::vcpu, thread.vcpu};
@@ -291,6 +292,8 @@ void VmWatch::learn(qmp::QemuProcess process) {
 
 void VmWatch::on_exit(const trace::VmEnd& end, const std::string& how) {
   gone_ = true;
+  if (context_.ledger) context_.ledger->drain();
+  if (context_.ledger) context_.ledger->unwatch(process_.pid);
   context_.recorder.add(trace::make_record(clock::now_ns(), id_, end, how));
   if (link_) link_->close();
   settle("it has ended");
@@ -387,6 +390,8 @@ void VmWatch::on_collected() {
 }
 
 void VmWatch::finish(const std::string& reason) {
+  if (context_.ledger) context_.ledger->drain();
+  if (context_.ledger) context_.ledger->unwatch(process_.pid);
   if (collector_) collector_->abandon();
   context_.recorder.add(watch_record(clock::now_ns(), id_, trace::WatchEvent::end, reason));
 }

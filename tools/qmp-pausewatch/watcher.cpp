@@ -60,11 +60,15 @@ int Watcher::run() {
   // Both fork: before any thread exists.
   if (auto probe = host::StorageProbe::start()) probe_ = std::move(*probe);
   sensors_ = host::probe_sensors();
+  // After the helper was forked, which would keep the probes open.
+  Ledger::Opened opened{nullptr, Ledger::switched_off()};
+  if (!options_.no_bpf) opened = Ledger::open();
+  sensors_.push_back(std::move(opened.sensor));
   const auto found = qmp::find_qemus();
   if (nothing_to_watch(found) || !open_trace(found)) return cli::kEnvironment;
 
-  context_ =
-      std::make_unique<Context>(Context{io_, options_, *recorder_, err_, nullptr, nullptr, nullptr, {}});
+  context_ = std::make_unique<Context>(
+      Context{io_, options_, *recorder_, err_, nullptr, nullptr, nullptr, std::move(opened.ledger), {}});
   context_->mounts = host::find_cgroup_mounts();
   context_->probe = std::move(probe_);
   if (context_->probe) context_->probe->attach(io_);
@@ -73,6 +77,7 @@ int Watcher::run() {
   if (!host::pidfd_tells_exit())
     if (auto connector = host::ProcessConnector::open(io_)) context_->connector = std::move(*connector);
   record_start();
+  if (context_->ledger) context_->ledger->start(io_, *recorder_);
   if (auto kmsg = host::Kmsg::open(io_, [this](const trace::OwnedRecord& record) { recorder_->add(record); }))
     context_->kmsg = std::move(*kmsg);
   reporter_.on_report = [this](const causes::Incident& incident) { on_report(incident); };
@@ -283,6 +288,7 @@ void Watcher::every_second() {
   record_clock();
   if (context_->psi)
     if (const auto record = host::host_pressure(clock::now_ns())) recorder_->add(*record);
+  if (context_->ledger) context_->ledger->every_second();
   recorder_->flush();
   reporter_.look_back();
   for (const auto& [id, vm] : vms_) watched_any_ = watched_any_ || vm->heard();

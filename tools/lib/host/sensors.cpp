@@ -75,13 +75,7 @@ SensorReport probe_exit() {
 }  // namespace
 
 std::vector<SensorReport> probe_sensors() {
-  return {probe_proc(),
-          probe_kmsg(),
-          probe_psi(),
-          probe_cgroup(),
-          probe_reach(),
-          probe_exit(),
-          SensorReport{"bpf", State::off, 0, "kernel probes are not part of this version", ""}};
+  return {probe_proc(), probe_kmsg(), probe_psi(), probe_cgroup(), probe_reach(), probe_exit()};
 }
 
 trace::OwnedRecord sensor_record(std::uint64_t time_ns, const SensorReport& report) {
