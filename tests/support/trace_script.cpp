@@ -13,6 +13,7 @@
 #include <map>
 #include <sstream>
 
+#include "tests/support/io_names.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "trace/writer.hpp"
 
@@ -235,6 +236,36 @@ OwnedRecord file(const Line& line) {
                                               f.rdev != 0 ? "" : line.value("source", "tmpfs")}));
 }
 
+OwnedRecord io(const Line& line) {
+  trace::IoSyscall s{};
+  s.what = named(line.word(0), {{"failed", 1}, {"short", 2}, {"slow", 3}, {"under_way", 4}});
+  s.duration_ns = span(line.number("took", 0.0002));
+  s.offset = line.bytes("offset");
+  s.length = line.bytes("length", 4096);
+  s.result =
+      line.has("errno") ? -errno_number(line.value("errno")) : static_cast<std::int64_t>(line.bytes("done"));
+  s.rdev = line.device("block");
+  s.ino = static_cast<std::uint64_t>(line.number("ino", 17));
+  s.pid = 4242;
+  s.tid = static_cast<std::uint32_t>(line.number("tid", 4250));
+  s.fd = static_cast<std::int32_t>(line.number("fd", 11));
+  s.operation = io_operation(line.value("op", "write"));
+  return trace::make_record(
+      at(line.time), line.vm(), s,
+      trace::join_text({line.value("path", "/srv/d.qcow2"), line.value("call", "pwrite64")}));
+}
+
+OwnedRecord block_failure(const Line& line) {
+  trace::IoBlock b{};
+  b.sector = line.bytes("sector");
+  b.length = line.bytes("length", 4096);
+  b.dev = line.device("block");
+  b.error = static_cast<std::uint32_t>(errno_number(line.value("errno", "EIO")));
+  b.operation = io_operation(line.value("op", "write"));
+  return trace::make_record(at(line.time), 0, b,
+                            trace::join_text({line.value("disk"), line.value("status")}));
+}
+
 OwnedRecord process(const Line& line) {
   trace::ProcessState p{};
   p.pid = static_cast<std::uint32_t>(line.number("pid", 4242));
@@ -371,6 +402,10 @@ bool make(const Line& line, OwnedRecord& out) {
     out = link(line);
   else if (type == "file")
     out = file(line);
+  else if (type == "io")
+    out = io(line);
+  else if (type == "block_failure")
+    out = block_failure(line);
   else if (type == "process")
     out = process(line);
   else if (type == "kvm-failure")

@@ -15,6 +15,9 @@
 //                            path-differs, sys-missing, unreachable, read-only, no-fd) waited=SECONDS
 //   process LETTER           tracer=PID tracer_comm=   thread LETTER  tid= role= vcpu= wchan= stack= cpu=
 //                            switches=                 cgroup STATE   path= version=
+//   io failed|short|slow|under_way  op= call= fd= ino= block=MAJ:MIN offset= length= errno=NAME done=BYTES
+//                            took=SECONDS tid= path=
+//   block_failure            disk= op= sector= length= errno=NAME status= block=MAJ:MIN
 //   kmsg -- line             log path= -- text          sensor NAME STATE detail= remedy=
 //   seen {discovery}         pid=                       end HOW STATUS core=yes -- how it was learned
 //   collected                began=SECONDS overdue=N -- unfinished

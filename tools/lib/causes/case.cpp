@@ -178,6 +178,7 @@ StorageFacts find_storage(const Case& c) {
   find_chain(c, facts);
   find_file(c, facts);
   find_devices(facts);
+  find_requests(c, facts);
   return facts;
 }
 

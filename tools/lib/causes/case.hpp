@@ -29,7 +29,17 @@ struct StorageFacts {
   bool file_of_node = false;         ///< `file` was matched to the node, not taken for want of another.
   std::vector<std::string> devices;  ///< Kernel names of devices under it: "loop0", "sda1", "dm-3".
 
+  /// The first failed system call that fits the error: in time, to that file, with that operation and errno.
+  const timeline::IoRequest* request = nullptr;
+  /// The first write to that file of which only a part was done, just before the error.
+  const timeline::IoRequest* short_write = nullptr;
+  std::uint64_t kernel_failures = 0;  ///< Failed calls to that file from then to the incident's end.
+  /// The first failed block layer request on a disk under it, just before the error.
+  const timeline::BlockFailure* block = nullptr;
+
   bool has_driver(std::string_view driver) const;
+  /// errno of `request`, or 0.
+  int error_number() const { return request != nullptr ? request->error() : 0; }
 };
 
 struct Case {
@@ -69,5 +79,7 @@ Case make_case(const timeline::Timeline& timeline, const timeline::Incident& inc
 
 /// Finds the I/O error, the node and the file of an incident.
 StorageFacts find_storage(const Case& c);
+/// Finds the system call and the block layer request behind the error, where they were recorded.
+void find_requests(const Case& c, StorageFacts& facts);
 
 }  // namespace vmwhy::causes

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <boost/json/serialize.hpp>
+#include <cstring>
 
 #include "core/text.hpp"
 #include "timeline/json_read.hpp"
@@ -84,6 +85,54 @@ Evidence file_evidence(const timeline::NodeFile& file) {
 
 Evidence kernel_evidence(const timeline::KernelLine& line) {
   return {line.time_ns, "kmsg", line.text};
+}
+
+std::string errno_name(int error) {
+  const char* name = strerrorname_np(error);
+  return name != nullptr ? name : fmt::format("errno {}", error);
+}
+
+Evidence request_evidence(const timeline::IoRequest& request) {
+  const trace::IoSyscall& io = request.io;
+  std::string text = request.call.empty() ? "request" : request.call;
+  if (io.fd >= 0) text += fmt::format(" on descriptor {}", io.fd);
+  if (!request.path.empty()) text += fmt::format(" ({})", request.path);
+  if (io.operation != static_cast<std::uint32_t>(trace::IoOperation::flush)) {
+    text += fmt::format(" at offset {}", io.offset);
+    if (io.length != UINT64_MAX) text += fmt::format(", {} bytes", io.length);
+  }
+  text += fmt::format(", by thread {}", io.tid);
+  const std::string took = human_duration(static_cast<std::int64_t>(io.duration_ns));
+  switch (static_cast<trace::IoWhat>(io.what)) {
+    case trace::IoWhat::failed: {
+      const char* meaning = strerrordesc_np(request.error());
+      text += fmt::format(": failed with {}{}", errno_name(request.error()),
+                          meaning != nullptr ? fmt::format(" ({})", meaning) : std::string());
+      break;
+    }
+    case trace::IoWhat::short_:
+      text += fmt::format(": {} bytes were done", io.result);
+      break;
+    case trace::IoWhat::slow:
+      text += fmt::format(": took {}", took);
+      break;
+    case trace::IoWhat::under_way:
+      text += fmt::format(": has not ended after {}", took);
+      break;
+  }
+  return {request.time_ns, "syscall", text};
+}
+
+Evidence block_evidence(const timeline::BlockFailure& failure) {
+  static constexpr const char* kOperations[] = {"request", "read",    "write",        "flush",
+                                                "request", "discard", "write-zeroes", "request"};
+  const trace::IoBlock& io = failure.io;
+  std::string text =
+      fmt::format("{} of disk {}, sector {}, {} bytes: failed",
+                  kOperations[io.operation < 8 ? io.operation : 0], failure.disk, io.sector, io.length);
+  if (!failure.status.empty()) text += fmt::format(": {} error", failure.status);
+  text += fmt::format(" ({})", errno_name(static_cast<int>(io.error)));
+  return {failure.time_ns, "block", text};
 }
 
 Evidence thread_evidence(const timeline::Thread& thread) {

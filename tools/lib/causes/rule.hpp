@@ -54,6 +54,10 @@ Evidence qmp_evidence(const timeline::QmpEvent& event);
 std::string describe(const timeline::QmpEvent& event);
 Evidence file_evidence(const timeline::NodeFile& file);
 Evidence kernel_evidence(const timeline::KernelLine& line);
+Evidence request_evidence(const timeline::IoRequest& request);
+Evidence block_evidence(const timeline::BlockFailure& failure);
+/// "ENOSPC"; the number where it has no name.
+std::string errno_name(int error);
 Evidence thread_evidence(const timeline::Thread& thread);
 Evidence log_evidence(const timeline::Log& log, std::string_view line);
 

@@ -126,6 +126,29 @@ struct KernelLine {
   std::string text;
 };
 
+/// A storage request of a QEMU thread that failed, was short or slow, or does not end. time_ns is its end.
+struct IoRequest {
+  std::uint64_t time_ns = 0;
+  trace::IoSyscall io{};
+  std::string path, call;
+
+  bool failed() const { return io.what == static_cast<std::uint32_t>(trace::IoWhat::failed); }
+  bool is(trace::IoOperation operation) const {
+    return io.operation == static_cast<std::uint32_t>(operation);
+  }
+  /// errno of a failure, else 0.
+  int error() const {
+    return failed() && io.result < 0 && io.result > -4096 ? static_cast<int>(-io.result) : 0;
+  }
+};
+
+/// A request of the block layer that failed, of whomever.
+struct BlockFailure {
+  std::uint64_t time_ns = 0;
+  trace::IoBlock io{};
+  std::string disk, status;
+};
+
 struct Log {
   std::uint64_t time_ns = 0;
   std::string path, text;

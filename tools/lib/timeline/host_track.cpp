@@ -120,6 +120,16 @@ void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record) {
   list.add({record.header.time_ns, record.as<trace::Pressure>(), field(record, 0)});
 }
 
+void add_request(VmTracks& vm, const trace::RecordView& record) {
+  vm.requests.add(
+      {record.header.time_ns, record.as<trace::IoSyscall>(), field(record, 0), field(record, 1, 32)});
+}
+
+void add_block_failure(HostTracks& host, const trace::RecordView& record) {
+  host.block_failures.add(
+      {record.header.time_ns, record.as<trace::IoBlock>(), field(record, 0, 64), field(record, 1, 64)});
+}
+
 void add_kernel_line(HostTracks& host, const trace::RecordView& record) {
   host.kernel.add({record.header.time_ns, record.as<trace::KernelLog>().priority,
                    std::string(record.text.substr(0, 512))});

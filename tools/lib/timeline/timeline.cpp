@@ -67,6 +67,8 @@ void Timeline::add_of_host(const trace::RecordView& record) {
       return add_kernel_line(host_, record);
     case trace::RecordType::pressure:
       return add_pressure(host_.pressures, record);
+    case trace::RecordType::io_block:
+      return add_block_failure(host_, record);
     case trace::RecordType::watch: {
       const auto watch = record.as<trace::Watch>();
       if (watch.event == static_cast<std::uint32_t>(trace::WatchEvent::begin))
@@ -107,6 +109,8 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
       return add_pressure(vm->pressures, record);
     case trace::RecordType::cgroup_state:
       return incidents_.on_cgroup(*vm, add_cgroup(*vm, record));
+    case trace::RecordType::io_syscall:
+      return add_request(*vm, record);
     case trace::RecordType::log_tail:
       return add_log_tail(*vm, record);
     case trace::RecordType::kvm_failure:
@@ -151,6 +155,7 @@ void Timeline::forget() {
     host_needed = std::min(host_needed, since);
   }
   host_.kernel.forget_before(host_needed, 0);
+  host_.block_failures.forget_before(host_needed, 0);
   host_.pressures.forget_before(host_needed);
   host_.lost.forget_before(host_needed, 16);
   for (auto& [id, vm] : vms_) {
@@ -172,6 +177,7 @@ void Timeline::forget() {
     vm.cgroups.forget_before(since);
     vm.pressures.forget_before(since);
     vm.logs.forget_before(since);
+    vm.requests.forget_before(since, 0);
   }
 }
 

@@ -67,6 +67,7 @@ struct VmTracks {
   Bounded<Log> logs{8};
   Bounded<KvmFailure> kvm_failures{32};
   Bounded<KvmExits> kvm_exits{512};
+  Bounded<IoRequest> requests{256};
   std::optional<End> ended;
 
   const Bounded<QmpEvent>* events_named(std::string_view event) const {
@@ -85,6 +86,7 @@ struct VmTracks {
 
 struct HostTracks {
   Bounded<KernelLine> kernel{1024};
+  Bounded<BlockFailure> block_failures{256};
   Bounded<Pressure> pressures{64};
   std::map<std::string, SensorState> sensors;  ///< The latest of each.
   Bounded<Lost> lost{64};

@@ -190,8 +190,8 @@ FIELDS(KvmExitSummary,  //
 
 FIELDS(IoSyscall,                                                                      //
        FIELD(duration_ns, 'u', "ns", "how long it took, or has taken; 0: not known"),  //
-       FIELD(offset, 'u', "B", "in the file"),                                         //
-       FIELD(length, 'u', "B", "asked for; the highest number: not known"),            //
+       FIELD(offset, 'u', "bytes", "in the file"),                                     //
+       FIELD(length, 'u', "bytes", "asked for; the highest number: not known"),        //
        FIELD(result, 'i', "", "bytes done, or minus errno"),                           //
        FIELD(dev, 'u', "", "st_dev of the file; 0: not known"),                        //
        FIELD(ino, 'u', "", "inode of the file; 0: not known"),                         //
@@ -204,11 +204,11 @@ FIELDS(IoSyscall,                                                               
              "0 none, 1 read, 2 write, 3 flush, 4 allocate, 5 discard, 6 zeroes, 7 other"),  //
        FIELD(mode, 'u', "", "fallocate: FALLOC_FL_*"))
 
-FIELDS(IoBlock,                                          //
-       FIELD(sector, 'u', "512 B", "on the disk"),       //
-       FIELD(length, 'u', "B", "the part that failed"),  //
-       FIELD(dev, 'u', "", "st_rdev of the disk"),       //
-       FIELD(error, 'u', "", "errno of the status"),     //
+FIELDS(IoBlock,                                              //
+       FIELD(sector, 'u', "512 B", "on the disk"),           //
+       FIELD(length, 'u', "bytes", "the part that failed"),  //
+       FIELD(dev, 'u', "", "st_rdev of the disk"),           //
+       FIELD(error, 'u', "", "errno of the status"),         //
        FIELD(operation, 'u', "",
              "0 none, 1 read, 2 write, 3 flush, 4 allocate, 5 discard, 6 zeroes, 7 other"),  //
        FIELD(status, 'u', "", "blk_status_t; 0: the kernel told an errno"),                  //

@@ -214,6 +214,20 @@ Opinion judge_host_frozen(const Case& c) {
   return found(std::move(finding));
 }
 
+namespace {
+const timeline::IoRequest* oldest_under_way(const Case& c) {
+  const timeline::IoRequest* oldest = nullptr;
+  for (const timeline::IoRequest& request : c.vm.requests) {
+    if (request.io.what != static_cast<std::uint32_t>(trace::IoWhat::under_way)) continue;
+    if (request.time_ns < c.from || request.time_ns > c.until + timeline::kSecond) continue;
+    if (oldest == nullptr ||
+        request.time_ns - request.io.duration_ns <= oldest->time_ns - oldest->io.duration_ns)
+      oldest = &request;
+  }
+  return oldest;
+}
+}  // namespace
+
 Opinion judge_storage_hang(const Case& c) {
   if (!c.is_stall()) return nothing();
   const timeline::NodeFile* file = unreachable_file(c);
@@ -248,12 +262,24 @@ Opinion judge_storage_hang(const Case& c) {
     finding.details["thread"] = waiting.front()->state.tid;
     finding.details["wchan"] = waiting.front()->wchan;
   }
+  const timeline::IoRequest* oldest = oldest_under_way(c);
+  if (oldest != nullptr) {
+    finding.evidence.push_back(request_evidence(*oldest));
+    finding.details["oldest_request_ns"] = oldest->io.duration_ns;
+    if (file == nullptr) {
+      finding.summary += ": " + oldest->path;
+      finding.details["path"] = oldest->path;
+      finding.not_proved.clear();
+      if (!waiting.empty()) finding.confidence = Confidence::proven;
+    }
+  }
   for (const timeline::LinkChange* change : link_changes(c))
     finding.evidence.push_back(link_evidence(*change));
   finding.remedy.push_back(
       "mend the storage (server, path, a frozen file system: fsfreeze -u); the VM goes on by itself");
   finding.remedy.push_back("send the VM neither stop nor query-block: each would block its main loop");
-  finding.not_proved.push_back({"how old the oldest request is", "the block layer was not watched"});
+  if (oldest == nullptr)
+    finding.not_proved.push_back({"how old the oldest request is", "the block layer was not watched"});
   return found(std::move(finding));
 }
 

@@ -5,6 +5,9 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+#include <cerrno>
+
 #include "core/text.hpp"
 #include "timeline/windows.hpp"
 
@@ -37,6 +40,23 @@ Finding storage_finding(const Case& c, Confidence confidence) {
     finding.details["reason"] = s.reason;
     finding.details["nospace"] = s.nospace;
     finding.details["errors"] = s.errors;
+  }
+  if (const timeline::IoRequest* request = s.request != nullptr ? s.request : s.short_write) {
+    finding.evidence.push_back(request_evidence(*request));
+    if (s.kernel_failures > 1)
+      finding.evidence.back().text +=
+          fmt::format("; the first of {} that failed, QMP told of {}", s.kernel_failures, s.errors);
+    finding.details["call"] = request->call;
+    finding.details["thread"] = request->io.tid;
+    finding.details["offset"] = request->io.offset;
+    if (request->io.length != UINT64_MAX) finding.details["length"] = request->io.length;
+    if (s.request != nullptr) finding.details["errno"] = errno_name(s.error_number());
+    finding.details["kernel_failures"] = s.kernel_failures;
+  }
+  if (s.block != nullptr) {
+    finding.evidence.push_back(block_evidence(*s.block));
+    finding.details["kernel_device"] = s.block->disk;
+    finding.details["sector"] = s.block->io.sector;
   }
   for (const std::string& driver : s.drivers)
     if (!driver.empty()) finding.details["driver"] = driver;  // The lowest one known.
@@ -76,7 +96,10 @@ bool file_system_full(const Case& c) {
   const timeline::NodeFile* file = c.storage.file;
   if (file == nullptr || is_block_device(*file) || file->file.fs_size_bytes == 0) return false;
   if (file->file.flags & (trace::kNodeUnreachable | trace::kNodeStatFailed)) return false;
-  return free_for_qemu(c, *file) < kNoRoom;
+  // A request that the kernel refused for want of space may be larger than what is left.
+  const timeline::IoRequest* request = c.storage.error_number() == ENOSPC ? c.storage.request : nullptr;
+  const bool known = request != nullptr && request->io.length != UINT64_MAX;
+  return free_for_qemu(c, *file) < std::max(kNoRoom, known ? request->io.length : 0);
 }
 
 bool device_dead(const Case& c) {
@@ -91,6 +114,13 @@ bool device_replaced(const Case& c) {
   if (file == nullptr || !is_block_device(*file) || (file->file.flags & trace::kNodeUnreachable))
     return false;
   return (file->file.flags & (trace::kNodePathDiffers | trace::kNodePathMissing | trace::kNodeDeleted)) != 0;
+}
+
+bool nospace_below(const Case& c) {
+  if (c.storage.block != nullptr && c.storage.block->io.error == ENOSPC) return true;
+  for (const timeline::KernelLine* line : device_lines(c))
+    if (contains(line->text, "critical space allocation error")) return true;
+  return false;
 }
 
 std::vector<const timeline::KernelLine*> device_lines(const Case& c) {

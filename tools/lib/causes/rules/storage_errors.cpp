@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 
 #include "causes/rules/rules.hpp"
 #include "causes/rules/storage_common.hpp"
@@ -58,6 +59,27 @@ bool network_file_system(const timeline::NodeFile* file) {
          type == "9p" || type == "fuse.glusterfs" || type == "fuse.sshfs";
 }
 
+/// The call's errno tells of a request that failed below, and nothing names a cause of its own for it.
+bool answered_with_io_error(const Case& c) {
+  const StorageFacts& s = c.storage;
+  switch (s.error_number()) {
+    case 0:
+    case ENOSPC:
+    case EDQUOT:
+    case EACCES:
+    case EPERM:
+    case EUCLEAN:
+    case EROFS:
+    case EINVAL:
+      return false;
+    default:
+      break;
+  }
+  if (s.request->is(trace::IoOperation::discard) || s.request->is(trace::IoOperation::zeroes)) return false;
+  return !device_dead(c) && !device_replaced(c) && !nospace_below(c) && network_driver(s).empty() &&
+         !network_file_system(s.file) && lines_that(c, says_corruption).empty();
+}
+
 }  // namespace
 
 Opinion judge_storage_io_error(const Case& c) {
@@ -67,9 +89,14 @@ Opinion judge_storage_io_error(const Case& c) {
     return against("storage-io-error", "QEMU says nospace: the request failed with ENOSPC");
   const std::vector<const timeline::KernelLine*> lines = lines_that(c, says_io_error);
   // A failed discard is told apart by its own rule: QMP does not say which request it was.
-  const bool discard = std::any_of(lines.begin(), lines.end(),
-                                   [](const timeline::KernelLine* line) { return says_discard(line->text); });
-  const bool chain = s.error != nullptr && s.file_of_node && !lines.empty() && !discard;
+  const bool discarded = s.block != nullptr &&
+                         (s.block->io.operation == static_cast<std::uint32_t>(trace::IoOperation::discard) ||
+                          s.block->io.operation == static_cast<std::uint32_t>(trace::IoOperation::zeroes));
+  const bool discard =
+      discarded || std::any_of(lines.begin(), lines.end(),
+                               [](const timeline::KernelLine* line) { return says_discard(line->text); });
+  const bool below = !lines.empty() || s.block != nullptr;
+  const bool chain = s.error != nullptr && s.file_of_node && !discard && (below || answered_with_io_error(c));
   Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
   finding.summary = s.error == nullptr
                         ? "an I/O error stopped the VM; which request it was, and its error, was not seen"
@@ -80,9 +107,15 @@ Opinion judge_storage_io_error(const Case& c) {
   }
   if (c.incident.topic == timeline::Topic::io_reported)
     finding.summary += "; the guest was told, and goes on";
+  if (s.error_number() == EFBIG)
+    finding.summary += " (EFBIG: above QEMU's file-size limit, or the file system's largest file)";
   for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
   if (!s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
-  if (lines.empty())
+  if (!below && s.request != nullptr && s.error_number() != EFBIG)
+    finding.not_proved.push_back(
+        {"which layer below the system call failed first",
+         "neither the kernel log nor the block layer names a device under the node"});
+  if (!below && s.request == nullptr)
     finding.not_proved.push_back({"which layer failed first",
                                   "the kernel log names no device under the node, and the "
                                   "block layer was not watched"});
@@ -95,6 +128,11 @@ Opinion judge_storage_io_error(const Case& c) {
         "mend what lies under the node; the guest saw the error: look at its file systems");
     return found(std::move(finding));
   }
+  if (s.error_number() == EFBIG) {
+    finding.remedy.push_back(fmt::format("raise the limit: prlimit --pid {} --fsize=unlimited, then: {}",
+                                         c.vm.pid, qmp_call(c, "cont")));
+    return found(std::move(finding));
+  }
   finding.remedy.push_back("mend what lies under the node, then: " + qmp_call(c, "cont") +
                            " (it retries the request; if it fails again, the next pause follows at once)");
   return found(std::move(finding));
@@ -103,14 +141,16 @@ Opinion judge_storage_io_error(const Case& c) {
 Opinion judge_storage_fs_corruption(const Case& c) {
   if (!c.is_storage_error()) return nothing();
   const StorageFacts& s = c.storage;
-  const bool said = any_of(s.reason, {"Structure needs cleaning", "Read-only file system"});
+  const bool seen = s.error_number() == EUCLEAN || s.error_number() == EROFS;
+  const bool said = seen || any_of(s.reason, {"Structure needs cleaning", "Read-only file system"});
   const bool read_only = s.file != nullptr && (s.file->file.flags & trace::kNodeReadOnlyFs) != 0 &&
                          s.operation != "read" && !s.nospace && s.error != nullptr;
   const std::vector<const timeline::KernelLine*> lines = lines_that(c, says_corruption);
   const bool file = s.file != nullptr && !is_block_device(*s.file);
   if (!said && !(file && (read_only || !lines.empty()))) return nothing();
   if (s.nospace) return nothing();
-  const bool chain = s.file_of_node && !lines.empty() && s.error != nullptr && (said || read_only);
+  const bool chain =
+      s.file_of_node && s.error != nullptr && ((!lines.empty() && (said || read_only)) || (seen && file));
   Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
   finding.summary =
       fmt::format("{} failed: the file system is damaged, shut down or read-only now", request_text(c));
@@ -128,11 +168,18 @@ Opinion judge_storage_discard_failed(const Case& c) {
   std::vector<const timeline::KernelLine*> lines;
   for (const timeline::KernelLine* line : device_lines(c))
     if (says_discard(line->text) && any_of(line->text, {"error", "Error", "failed"})) lines.push_back(line);
-  if (lines.empty()) return nothing();
-  Finding finding = storage_finding(c, Confidence::likely);
+  const StorageFacts& s = c.storage;
+  const bool called = s.request != nullptr && (s.request->is(trace::IoOperation::discard) ||
+                                               s.request->is(trace::IoOperation::zeroes));
+  const auto is = [&](trace::IoOperation operation) {
+    return s.block != nullptr && s.block->io.operation == static_cast<std::uint32_t>(operation);
+  };
+  const bool below = is(trace::IoOperation::discard) || is(trace::IoOperation::zeroes);
+  if (lines.empty() && !called && !below) return nothing();
+  Finding finding = storage_finding(c, called && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.summary = fmt::format("{} failed, and the request was a discard or write-zeroes", request_text(c));
   for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
-  finding.not_proved.push_back({"that this request was the discard", "QMP calls it a write"});
+  if (!called) finding.not_proved.push_back({"that this request was the discard", "QMP calls it a write"});
   finding.remedy.push_back(
       "turn discard off for this disk (discard=ignore), or mend the target's UNMAP; then: " +
       qmp_call(c, "cont"));
@@ -142,14 +189,16 @@ Opinion judge_storage_discard_failed(const Case& c) {
 Opinion judge_storage_permission(const Case& c) {
   if (!c.is_storage_error()) return nothing();
   const StorageFacts& s = c.storage;
-  if (!any_of(s.reason, {"Permission denied", "Operation not permitted"})) return nothing();
+  const bool seen = s.error_number() == EACCES || s.error_number() == EPERM;
+  if (!seen && !any_of(s.reason, {"Permission denied", "Operation not permitted"})) return nothing();
   const timeline::KernelLine* denial = nullptr;
   const std::string pid = fmt::format("pid={}", c.vm.pid);
   for (const timeline::KernelLine* line : c.kernel_lines(5 * timeline::kSecond, 2 * timeline::kSecond))
     if (contains(line->text, "avc:") && contains(line->text, "denied") && c.vm.pid != 0 &&
         contains_word(line->text, pid))
       denial = line;
-  Finding finding = storage_finding(c, denial != nullptr ? Confidence::proven : Confidence::likely);
+  const bool chain = denial != nullptr || (seen && s.file_of_node);
+  Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
   finding.summary = fmt::format("{} was refused: {}", request_text(c), s.reason);
   if (s.file != nullptr) {
     finding.details["mode"] = fmt::format("{:o}", s.file->file.mode & 07777);
@@ -206,9 +255,19 @@ Opinion judge_pause_loop(const Case& c) {
         finding.evidence.push_back(qmp_evidence(event));
   }
   finding.not_proved.push_back({"who sends cont", "QEMU names nobody: it needs the monitor tap"});
-  finding.not_proved.push_back({"how many requests failed",
-                                "QEMU 9.2 and later limit BLOCK_IO_ERROR to one a second and "
-                                "device"});
+  std::uint64_t failures = 0;
+  for (const timeline::IoRequest& request : c.vm.requests)
+    failures += request.failed() && request.time_ns >= c.from && request.time_ns <= c.until ? 1 : 0;
+  if (failures > 0) {
+    failures += c.vm.requests.dropped();
+    finding.details["kernel_failures"] = failures;
+    finding.summary +=
+        fmt::format("; QMP told of {} failed requests, the kernel failed {}", c.storage.errors, failures);
+  } else {
+    finding.not_proved.push_back({"how many requests failed",
+                                  "QEMU 9.2 and later limit BLOCK_IO_ERROR to one a second and "
+                                  "device"});
+  }
   finding.remedy.push_back(
       "see the first pauses for the cause; stop whoever resumes the VM until the storage is mended");
   return found(std::move(finding));

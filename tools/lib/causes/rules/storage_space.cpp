@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <sys/sysmacros.h>
 
+#include <cerrno>
+
 #include "causes/rules/rules.hpp"
 #include "causes/rules/storage_common.hpp"
 #include "core/text.hpp"
@@ -62,10 +64,15 @@ Opinion judge_storage_full(const Case& c) {
   }
   if (s.error != nullptr && !s.nospace && s.nospace_said)
     return against("storage-full", "QEMU says that the error was not ENOSPC");
+  if (s.error_number() != 0 && s.error_number() != ENOSPC)
+    return against("storage-full", fmt::format("the kernel answered {} with {}", s.request->call,
+                                               errno_name(s.error_number())));
 
   const bool by_fd = (s.file->file.flags & trace::kNodeNoFd) == 0;
-  const bool chain = s.error != nullptr && s.nospace && s.file_of_node && by_fd && looked_at_the_time(c) &&
-                     file_system_full(c);
+  // The kernel's own ENOSPC to this very file is as good as a look at that moment.
+  const bool at_the_time = looked_at_the_time(c) || s.error_number() == ENOSPC;
+  const bool chain =
+      s.error != nullptr && s.nospace && s.file_of_node && by_fd && at_the_time && file_system_full(c);
   Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
   finding.details["exhausted"] = file_system_full(c) ? "blocks" : "inodes";
   finding.summary = file_system_full(c)
@@ -77,7 +84,7 @@ Opinion judge_storage_full(const Case& c) {
   else if (!s.file_of_node)
     finding.not_proved.push_back(
         {"that this is the failing node's file", "QEMU did not say what lies under it"});
-  if (!looked_at_the_time(c))
+  if (!at_the_time)
     finding.not_proved.push_back({"that it was full when the request failed", "it was looked at later"});
   if (!file_system_full(c))
     finding.not_proved.push_back(
@@ -142,10 +149,11 @@ Opinion judge_storage_device_gone(const Case& c) {
 Opinion judge_storage_quota(const Case& c) {
   if (!c.is_storage_error()) return nothing();
   const StorageFacts& s = c.storage;
-  const bool said = contains(s.reason, "quota exceeded");
+  const bool seen = s.error_number() == EDQUOT;
+  const bool said = seen || contains(s.reason, "quota exceeded");
   if (!said && !space_unexplained(c)) return nothing();
-  if (!said && s.file->fs_type.rfind("fuse", 0) == 0) return nothing();
-  Finding finding = storage_finding(c, Confidence::likely);
+  if (!said && (s.file->fs_type.rfind("fuse", 0) == 0 || s.short_write != nullptr)) return nothing();
+  Finding finding = storage_finding(c, seen && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.details["errno"] = said ? "EDQUOT" : "ENOSPC";
   finding.summary =
       said ? fmt::format("{} failed with EDQUOT: a quota is used up", request_text(c))
@@ -156,6 +164,8 @@ Opinion judge_storage_quota(const Case& c) {
     finding.not_proved.push_back({"that it was a quota",
                                   "space that came back since, or a short write that QEMU "
                                   "turns into ENOSPC, look the same without probes"});
+    if (s.request != nullptr)
+      finding.not_proved.back().why = "space that came back since gives the same error";
   }
   finding.remedy.push_back(
       "look at the quotas of the image's owner and project (repquota, xfs_quota), raise or free, "
@@ -169,12 +179,13 @@ Opinion judge_storage_thin_full(const Case& c) {
   const StorageFacts& s = c.storage;
   const timeline::KernelLine* line = space_line(c);
   const bool device = s.file != nullptr && is_block_device(*s.file) && !device_dead(c) && !device_replaced(c);
-  if (line == nullptr && !(device && s.nospace)) {
+  const bool seen = s.block != nullptr && s.block->io.error == ENOSPC;
+  if (line == nullptr && !seen && !(device && s.nospace)) {
     if (s.nospace && s.file != nullptr && !is_block_device(*s.file) && file_system_full(c))
       return against("storage-thin-full", "the file system itself has no room, and no device said so");
     return nothing();
   }
-  const bool chain = line != nullptr && device && s.nospace && s.file_of_node && s.error != nullptr;
+  const bool chain = (line != nullptr || seen) && device && s.nospace && s.file_of_node && s.error != nullptr;
   Finding finding = storage_finding(c, chain ? Confidence::proven : Confidence::likely);
   finding.summary = fmt::format(
       "{} failed: what backs the device {} has no space (thin pool, or the file of a loop "
@@ -183,7 +194,7 @@ Opinion judge_storage_thin_full(const Case& c) {
   if (!s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
   if (line != nullptr)
     finding.evidence.push_back(kernel_evidence(*line));
-  else
+  else if (!seen)
     finding.not_proved.push_back({"that the device had no space", "the kernel log has no such line"});
   if (!s.nospace)
     finding.not_proved.push_back(
@@ -197,14 +208,23 @@ Opinion judge_storage_thin_full(const Case& c) {
 
 Opinion judge_storage_short_write(const Case& c) {
   if (!space_unexplained(c)) return nothing();
-  if (c.storage.file->fs_type.rfind("fuse", 0) != 0) return nothing();
-  Finding finding = storage_finding(c, Confidence::likely);
+  const StorageFacts& s = c.storage;
+  // A call that failed outright is no short one.
+  if (s.request != nullptr) return nothing();
+  const bool seen = s.short_write != nullptr;
+  if (!seen && s.file->fs_type.rfind("fuse", 0) != 0) return nothing();
+  Finding finding = storage_finding(c, seen && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.summary = fmt::format("{} was written in part only, and QEMU calls that ENOSPC: {} is free there",
                                 request_text(c), human_bytes(free_for_qemu(c, *c.storage.file)));
-  finding.not_proved.push_back({"that the kernel returned a short write",
-                                "the syscall's result was not seen; a full "
-                                "store behind the server looks the same"});
-  finding.remedy.push_back("look at the file system's server and what it stores to, then: " +
+  if (seen)
+    finding.details["done"] = s.short_write->io.result;
+  else
+    finding.not_proved.push_back({"that the kernel returned a short write",
+                                  "the syscall's result was not seen; a full "
+                                  "store behind the server looks the same"});
+  finding.remedy.push_back((s.file->fs_type.rfind("fuse", 0) == 0
+                                ? "look at the file system's server and what it stores to, then: "
+                                : "look at what the file system stores to, then: ") +
                            qmp_call(c, "cont"));
   return found(std::move(finding));
 }
@@ -213,6 +233,21 @@ Opinion judge_storage_beyond_end(const Case& c) {
   if (!c.is_storage_error()) return nothing();
   const StorageFacts& s = c.storage;
   if (s.file == nullptr || !is_block_device(*s.file) || device_dead(c)) return nothing();
+  if (s.request != nullptr && s.request->io.length != UINT64_MAX && s.file_of_node) {
+    const trace::IoSyscall& io = s.request->io;
+    const std::uint64_t size = s.file->file.size_bytes;
+    if (io.offset <= size && io.length <= size - io.offset)
+      return against("storage-beyond-end", fmt::format("the failing call ends {} below the device's end",
+                                                       human_bytes(size - io.offset - io.length)));
+    Finding finding = storage_finding(c, Confidence::proven);
+    finding.summary = fmt::format("{} failed beyond the end of the device: {} bytes at offset {} of {}",
+                                  request_text(c), io.length, io.offset, human_bytes(size));
+    for (const timeline::KernelLine* line : device_lines(c))
+      if (contains(line->text, "detected capacity change"))
+        finding.evidence.push_back(kernel_evidence(*line));
+    finding.remedy.push_back("extend the device under the image, then: " + qmp_call(c, "cont"));
+    return found(std::move(finding));
+  }
   const timeline::BlockBackends* stats = nullptr;
   for (const timeline::BlockBackends& backends : c.vm.backends)
     if (!backends.highest_write.empty() && backends.time_ns >= c.begin &&
