@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "trace/block_file.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -12,10 +13,22 @@ namespace {
 
 // An index is a convenience: it stops growing long before it would be a burden.
 constexpr std::size_t kMaxIndex = 1u << 20;
+// More than an end block takes, in whole pages.
+constexpr std::size_t kSpareBytes = 8192;
 
 }  // namespace
 
+void BlockFile::keep_spare() {
+  const std::size_t slash = path_.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+  spare_ = UniqueFd(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  const std::string bytes(kSpareBytes, '\0');
+  if (spare_ && ::pwrite(spare_.get(), bytes.data(), bytes.size(), 0) < 0) spare_.reset();
+}
+
 void BlockFile::fail(int error) {
+  spare_.reset();
+
   // The half block goes away where that works; a reader copes with it otherwise.
   if (::ftruncate(fd_.get(), static_cast<off_t>(offset_)) != 0) errno = 0;
   if (!error_.empty()) return;

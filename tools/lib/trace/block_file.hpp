@@ -27,6 +27,10 @@ class BlockFile {
   /// A block packed elsewhere, as it is; later blocks count on from its sequence number.
   bool copy_block(const StoredBlock& block);
 
+  /// Holds room for the end block in a nameless file of the same folder, where that can be had: it is let go
+  /// when the disk is full, for the half block that is taken back may not free any.
+  void keep_spare();
+
   /// Index and end block. After an error the end block alone, if there is room for it again.
   /// @param end_json  What the end block says.
   /// @param lost      For its header.
@@ -46,6 +50,7 @@ class BlockFile {
   void fail(int error);
 
   UniqueFd fd_;
+  UniqueFd spare_;
   std::string path_;
   Packer packer_;
   std::uint64_t offset_ = 0;

@@ -288,6 +288,7 @@ Result<std::unique_ptr<Writer>> Writer::create(const std::string& path, boost::j
     return system_failure(file.error_number(), "cannot write the trace " + path,
                           "choose a place on another file system");
   }
+  file.keep_spare();
   return std::unique_ptr<Writer>(new Writer(std::make_unique<Impl>(std::move(file), options)));
 }
 
