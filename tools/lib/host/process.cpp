@@ -71,7 +71,7 @@ trace::OwnedRecord ProcessWatch::record(std::uint64_t time_ns, std::uint32_t vm)
   std::string comm;
   if (const auto stat = sample()) {
     comm = stat->comm;
-    out.state = static_cast<std::uint32_t>(stat->state);
+    out.state = static_cast<unsigned char>(stat->state);
     out.threads = stat->threads;
     out.rss_bytes = stat->rss_bytes;
     out.cpu_ns = stat->cpu_ns;

@@ -69,7 +69,7 @@ trace::OwnedRecord thread_record(std::uint32_t pid, std::uint32_t tid, const Rol
   std::string comm;
   if (const auto stat = parse_stat(read_or_empty(base + "stat", 1024))) {
     comm = stat->comm;
-    out.state = static_cast<std::uint32_t>(stat->state);
+    out.state = static_cast<unsigned char>(stat->state);
     out.cpu_ns = stat->cpu_ns;
   }
   out.syscall = syscall_of(base + "syscall");
