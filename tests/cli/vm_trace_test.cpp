@@ -13,6 +13,7 @@
 #include "../support/temp_dir.hpp"
 #include "../support/trace_samples.hpp"
 #include "cli/cli.hpp"
+#include "kvm/reasons.hpp"
 #include "trace/schema.hpp"
 #include "trace/writer.hpp"
 
@@ -69,6 +70,27 @@ class VmTrace : public ::testing::Test {
   test::TempDir dir_;
   std::string path_ = dir_ / "a.vmt";
 };
+
+TEST_F(VmTrace, CatNamesExitReasonsByTheProcessorTheyComeFrom) {
+  trace::KvmExit intel{.code = 30, .user_code = 2, .vcpu = 0, .isa = 1};
+  trace::KvmExit amd{.code = 0x7b, .user_code = kvm::kNotToUserspace, .vcpu = 1, .isa = 2};
+  trace::KvmFailure failure{.last_code = 0x80000021, .user_code = 9, .isa = 1};
+  const std::string path = dir_ / "exits.vmt";
+  test::write_trace(path,
+                    {make_record(1, 1, intel), make_record(2, 1, amd), make_record(3, 1, failure, "x")});
+  const auto all = lines(vm_trace({"cat", path}).out);
+  ASSERT_EQ(all.size(), 3u);
+  EXPECT_THAT(all[0], HasSubstr(R"( reason="IO_INSTRUCTION" user_reason="KVM_EXIT_IO")"));
+  EXPECT_THAT(all[1], AllOf(HasSubstr(R"( reason="io")"), Not(HasSubstr("user_reason"))));
+  EXPECT_THAT(all[2],
+              HasSubstr(R"( last_reason="INVALID_STATE FAILED_VMENTRY" user_reason="KVM_EXIT_FAIL_ENTRY")"));
+
+  Options json;
+  json.json = true;
+  const auto document = boost::json::parse(lines(vm_trace({"cat", path}, json).out)[0]).as_object();
+  EXPECT_EQ(document.at("reason"), "IO_INSTRUCTION");
+  EXPECT_EQ(document.at("user_reason"), "KVM_EXIT_IO");
+}
 
 TEST_F(VmTrace, CatPrintsALinePerRecordInOrder) {
   const Ran ran = vm_trace({"cat", path_});

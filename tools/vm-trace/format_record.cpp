@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "core/text.hpp"
+#include "kvm/reasons.hpp"
+#include "trace/records.hpp"
 #include "trace/schema.hpp"
 
 namespace vmwhy::vm_trace {
@@ -110,6 +112,38 @@ std::vector<std::pair<std::string_view, std::string_view>> text_parts(const Reco
   return parts;
 }
 
+// A record's fixed part as `S`; what the file does not have is zero.
+template <class S>
+S fixed_as(const RecordView& record) {
+  S out{};
+  std::memcpy(&out, record.fixed.data(), std::min(record.fixed.size(), sizeof out));
+  return out;
+}
+
+// What numbers of a record mean beyond what the schema tells: codes of exits, by the processor they come
+// from.
+std::vector<std::pair<std::string_view, std::string>> names_of_codes(const RecordView& record) {
+  std::vector<std::pair<std::string_view, std::string>> out;
+  switch (static_cast<trace::RecordType>(record.header.type)) {
+    case trace::RecordType::kvm_exit: {
+      const auto exit = fixed_as<trace::KvmExit>(record);
+      out.emplace_back("reason", kvm::exit_reason_name(kvm::isa_from(exit.isa), exit.code));
+      if (exit.user_code != kvm::kNotToUserspace)
+        out.emplace_back("user_reason", kvm::userspace_reason_name(exit.user_code));
+      break;
+    }
+    case trace::RecordType::kvm_failure: {
+      const auto failure = fixed_as<trace::KvmFailure>(record);
+      out.emplace_back("last_reason", kvm::exit_reason_name(kvm::isa_from(failure.isa), failure.last_code));
+      out.emplace_back("user_reason", kvm::userspace_reason_name(failure.user_code));
+      break;
+    }
+    default:  // kvm_exit_summary carries its reason's name as text.
+      break;
+  }
+  return out;
+}
+
 std::string hex(std::string_view bytes) {
   std::string out;
   for (const char c : bytes) out += fmt::format("{:02x}", static_cast<unsigned char>(c));
@@ -133,6 +167,7 @@ std::string text_line(const RecordView& record, std::optional<std::int64_t> real
   const std::size_t known = each_field(record, info, [&](const FieldInfo& field, std::string_view bytes) {
     line += fmt::format(" {}={}", field.name, field_text(field, bytes));
   });
+  for (const auto& [name, text] : names_of_codes(record)) line += fmt::format(" {}=\"{}\"", name, text);
   if (known < record.fixed.size()) line += " +" + hex(record.fixed.substr(known).substr(0, 64));
   for (const auto& part : text_parts(record, info)) {
     if (!part.second.empty()) line += fmt::format(" {}=\"{}\"", part.first, printable(part.second));
@@ -155,6 +190,7 @@ boost::json::object json_object(const RecordView& record, std::optional<std::int
   const std::size_t known = each_field(record, info, [&](const FieldInfo& field, std::string_view bytes) {
     out[boost::json::string_view(field.name)] = field_json(field, bytes);
   });
+  for (const auto& [name, text] : names_of_codes(record)) out[boost::json::string_view(name)] = text;
   if (known < record.fixed.size()) out["unknown_hex"] = hex(record.fixed.substr(known));
   boost::json::object texts;
   for (const auto& part : text_parts(record, info))

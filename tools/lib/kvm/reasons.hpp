@@ -41,5 +41,7 @@ bool is_userspace_halt(std::int32_t code);
 std::string internal_error_name(std::uint64_t suberror);
 
 constexpr std::int32_t kExitFailEntry = 9, kExitInternalError = 17;
+/// In records and probes: the exit did not go to user space.
+constexpr std::int32_t kNotToUserspace = -0x7fffffff;
 
 }  // namespace vmwhy::kvm
