@@ -25,7 +25,7 @@
 #   DEBUG=1           -O0 -g3
 #   SAN=1             ASan and UBSan, in a build folder of its own
 #   BUILD=build       where everything goes
-#   SUITES="unit …"   the suites that check runs: unit golden cli bpf qemu; lab may be added
+#   SUITES="unit …"   the suites that check runs: unit golden cli bpf qemu lab
 #   FILTER=PATTERN    only the tests that match (GoogleTest's pattern)
 #   RETRY=1           run a test that failed once more, alone; passed then, it is listed as flaky
 #   BENCH="NAME …"    only these benchmarks
@@ -42,7 +42,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
 TIDY_SECONDS ?= 300
-SUITES ?= unit golden cli bpf qemu
+SUITES ?= unit golden cli bpf qemu lab
 FILTER ?= *
 BENCH ?=
 
