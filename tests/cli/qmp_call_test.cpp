@@ -197,6 +197,32 @@ TEST_F(QmpCall, ShowsTheEventsAskedFor) {
   EXPECT_EQ(outcome.out, "2023-11-14T22:13:20.123456Z  STOP\n(no time)  RESUME\n");
 }
 
+TEST_F(QmpCall, PrintsErrorsAndEventsOnlyWhereQuiet) {
+  const FakeQmpServer server(path, script());
+  const Outcome good = call({"-s", path, "-q", "query-status"});
+  EXPECT_EQ(good.code, cli::kOk) << good.err;
+  EXPECT_EQ(good.out + good.err, "");
+  EXPECT_EQ(call({"-s", path, "-q", "--json", "query-status"}).out, "");
+  const Outcome bad = call({"-s", path, "--quiet", "nonsense"});
+  EXPECT_EQ(bad.code, cli::kFailed);
+  EXPECT_THAT(bad.err, HasSubstr("nonsense has not been found"));
+  EXPECT_EQ(call({"-s", path, "-q", "-v", "stop"}).code, cli::kUsage);
+}
+
+TEST_F(QmpCall, ColoursOnlyWhenTold) {
+  const FakeQmpServer server(path, [](Peer& peer) {
+    if (peer.negotiate()) peer.event("STOP");
+  });
+  EXPECT_THAT(call({"-s", path, "--watch", "--color=always"}).out, HasSubstr("\x1b[1mSTOP\x1b[0m"));
+  EXPECT_THAT(call({"-s", path, "--watch", "--color", "never"}).out, HasSubstr("  STOP\n"));
+  EXPECT_THAT(call({"-s", path, "--watch"}).out, HasSubstr("  STOP\n")) << "no terminal";
+  EXPECT_EQ(call({"-s", path, "--watch", "--color=red"}).code, cli::kUsage);
+  const test::FakeProc proc;
+  proc.add(7, "qemu-system-x86", "/usr/bin/qemu-system-x86_64", {"qemu-system-x86_64", "-name", "web1"});
+  EXPECT_THAT(call({"--proc", proc.path(), "--list", "--color=always"}).out,
+              testing::StartsWith("\x1b[1mPID"));
+}
+
 TEST_F(QmpCall, EndsAWatchOnItsTimeAndOnASignal) {
   const FakeQmpServer server(path, [](Peer& peer) {
     if (!peer.negotiate()) return;

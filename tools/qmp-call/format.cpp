@@ -81,7 +81,7 @@ void print_error(std::string_view command, const qmp::Failure& failure, std::ost
   print_object({{"schema", kSchema}, {"command", command}, {"error", std::move(error)}}, out);
 }
 
-void print_event(const qmp::Event& event, bool json, std::ostream& out) {
+void print_event(const qmp::Event& event, bool json, bool color, std::ostream& out) {
   const std::string time = event.wall_us < 0 ? "" : iso_time(event.wall_us * 1000);
   if (json) {
     json::object object{{"schema", kSchema}, {"event", event.name}, {"data", event.data}};
@@ -91,7 +91,8 @@ void print_event(const qmp::Event& event, bool json, std::ostream& out) {
     print_object(std::move(object), out);
     return;
   }
-  out << (time.empty() ? "(no time)" : time) << "  " << printable(event.name);
+  out << (time.empty() ? "(no time)" : time) << "  " << (color ? "\x1b[1m" : "") << printable(event.name)
+      << (color ? "\x1b[0m" : "");
   if (!event.data.empty()) out << "  " << printable(json::serialize(event.data), SIZE_MAX);
   out << std::endl;
 }

@@ -16,7 +16,7 @@ namespace vmwhy::qmp_call {
 void print_reply(std::string_view command, const boost::json::value& value, bool json, std::ostream& out);
 /// One JSON object with an "error" member: "class" and "desc" of QEMU, or what failed here.
 void print_error(std::string_view command, const qmp::Failure& failure, std::ostream& out);
-void print_event(const qmp::Event& event, bool json, std::ostream& out);
+void print_event(const qmp::Event& event, bool json, bool color, std::ostream& out);
 
 /// `value` as JSON over several lines, two blanks per level.
 std::string indent(const boost::json::value& value);

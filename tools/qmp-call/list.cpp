@@ -51,7 +51,7 @@ void add_rows(const qmp::QemuProcess& process, std::vector<Row>& rows) {
   }
 }
 
-void print_table(const std::vector<Row>& rows, std::ostream& out) {
+void print_table(const std::vector<Row>& rows, bool color, std::ostream& out) {
   std::array<std::size_t, kColumns> widths{};
   for (const Row& row : rows)
     for (std::size_t i = 0; i < kColumns; ++i) widths[i] = std::max(widths[i], row[i].size());
@@ -61,7 +61,8 @@ void print_table(const std::vector<Row>& rows, std::ostream& out) {
       line += row[i];
       if (i + 1 < kColumns) line += std::string(widths[i] - row[i].size() + 2, ' ');
     }
-    out << line << "\n";
+    const bool head = color && &row == &rows.front();
+    out << (head ? "\x1b[1m" : "") << line << (head ? "\x1b[0m" : "") << "\n";
   }
 }
 
@@ -85,7 +86,7 @@ int list(const Options& options, std::ostream& out) {
   }
   std::vector<Row> rows{{"PID", "NAME", "ACCEL", "OWNER", "VCPU THREADS", "QMP"}};
   for (const qmp::QemuProcess& process : processes) add_rows(process, rows);
-  print_table(rows, out);
+  print_table(rows, options.color, out);
   for (const qmp::QemuProcess& process : processes)
     if (process.unreadable)
       out << process.pid << ": its command line did not come in time; the process may hang (see /proc/"

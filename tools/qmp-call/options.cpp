@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
+#include <unistd.h>
+
 #include <boost/json/parse.hpp>
 #include <ostream>
 
@@ -86,6 +88,7 @@ std::string check(const Options& options) {
   const int targets = !options.socket.empty() + (options.pid != 0) + !options.name.empty();
   if (options.list)
     return targets == 0 && options.commands.empty() ? "" : "--list takes no VM and no command";
+  if (options.quiet && options.verbose) return "-q and -v exclude each other";
   if (options.pid > 0x7fffffff) return "--pid takes a process id, from 1 on";
   if (targets == 0) return "which VM? Give -s SOCKET, -p PID or -n NAME; --list shows what there is";
   if (targets > 1) return "-s, -p and -n exclude each other";
@@ -122,6 +125,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
   std::vector<std::string> words;
   std::vector<std::string> more;
   std::string events;
+  cli::Color color = cli::Color::automatic;
   cli::Parser parser("qmp-call", "Send QMP commands to a VM, show its events, list the QEMUs of this host.");
   parser.text("-s,--qmp", options.socket, "SOCKET", "QMP socket: a path, @NAME (abstract) or HOST:PORT")
       .number("-p,--pid", options.pid, "PID", "The QEMU process with this id")
@@ -133,6 +137,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
       .duration("--qmp-deadline", options.deadline, "For connecting and for each reply (default: 5s)")
       .flag("--json", options.json, "One JSON object per reply and event")
       .flag("-v,--verbose", options.verbose, "Show every message on stderr")
+      .flag("-q,--quiet", options.quiet, "Print no replies: only errors, and what --watch shows")
+      .color(color)
       .text("--proc", options.proc, "FOLDER", "Where /proc is mounted")
       .positional("COMMAND", words, "Command, then key=value... or a JSON object", false)
       .command_after_dashes(more, "Further commands, each after another --")
@@ -143,6 +149,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
   for (const std::string& argument : arguments) pointers.push_back(argument.c_str());
   if (const auto code = parser.parse(static_cast<int>(pointers.size()), pointers.data(), out, err))
     return code;
+  options.color = cli::use_color(color, STDOUT_FILENO);
   for (const std::string_view event : split(events, ','))
     if (!trim(event).empty()) options.events.emplace_back(trim(event));
   if (!words.empty()) words.emplace_back("--");

@@ -115,7 +115,7 @@ class Call {
     if (!options_.watch) return;
     const auto& wanted = options_.events;
     if (!wanted.empty() && std::find(wanted.begin(), wanted.end(), event.name) == wanted.end()) return;
-    print_event(event, options_.json, out_);
+    print_event(event, options_.json, options_.color, out_);
     if (!out_) finish(cli::kOk);  // whoever read it has gone
   }
 
@@ -128,7 +128,7 @@ class Call {
     client_->execute(command.name, command.arguments, [this, &command](const qmp::Result<qmp::Reply>& reply) {
       if (reply) {
         ++sent_;
-        print_reply(command.name, reply->value, options_.json, out_);
+        if (!options_.quiet) print_reply(command.name, reply->value, options_.json, out_);
         next();
         return;
       }

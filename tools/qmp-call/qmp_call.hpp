@@ -30,6 +30,8 @@ struct Options {
   bool list = false;
   bool json = false;
   bool verbose = false;
+  bool quiet = false;          ///< No replies.
+  bool color = false;          ///< Colour the names of events and the head of --list.
   std::string proc = "/proc";  ///< For tests.
 };
 
