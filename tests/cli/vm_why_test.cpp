@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "cli/cli.hpp"
+#include "tests/support/child_process.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "tests/support/trace_script.hpp"
 
@@ -59,7 +60,7 @@ TEST_F(VmWhy, SaysThatNothingHappened) {
   options.exit_code = true;
   const Ran ran = run_why(options);
   EXPECT_EQ(ran.code, cli::kOk);
-  EXPECT_THAT(ran.out, HasSubstr("no pause, stall or end"));
+  EXPECT_THAT(ran.out, HasSubstr("no pause, stall or end of a VM is in this trace\n"));
 }
 
 TEST_F(VmWhy, PrintsOneDocumentPerFile) {
@@ -88,6 +89,22 @@ TEST_F(VmWhy, ShowsOnlyTheVmAndIncidentAskedFor) {
   EXPECT_THAT(none.err, HasSubstr("no such incident"));
 }
 
+TEST_F(VmWhy, RefusesAnIncidentThatCannotBe) {
+  const std::string path = record(kPause);
+  for (const char* number : {"0", "-1", "x"}) {
+    const test::Output ran = run_program({binary("vm-why"), "--incident", number, path});
+    EXPECT_EQ(ran.status.code, cli::kUsage) << ran.err;
+    EXPECT_THAT(ran.err, ::testing::StartsWith("vm-why: --incident: "));
+    EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+  }
+  EXPECT_EQ(run_program({binary("vm-why"), "--incident", "1", path}).status.code, cli::kOk);
+}
+
+TEST_F(VmWhy, NamesTheVmByItsMonitorWhereItHasNoName) {
+  const std::string path = record("bare\n0 link ready address=/run/q\n0.5 event STOP\n0.501 status paused\n");
+  EXPECT_THAT(run_why({{path}}).out, HasSubstr("VM at /run/q"));
+}
+
 TEST_F(VmWhy, NamesAFileThatIsNoTraceInOneLine) {
   for (const auto& [name, content] : {std::pair<const char*, std::string>{"empty", ""},
                                       {"text", "hello, this is no trace at all, but long enough"}}) {
@@ -107,6 +124,10 @@ TEST_F(VmWhy, JudgesWhatATruncatedTraceStillHolds) {
   EXPECT_EQ(cut.code, cli::kOk);
   EXPECT_THAT(cut.out, HasSubstr("note: "));
   EXPECT_THAT(cut.out, HasSubstr("operator-stop"));
+  record("1 status running\n2 status running\n");
+  const Ran quiet = run_why({{folder_.write("quiet", bytes_.substr(0, bytes_.size() - 10))}});
+  EXPECT_THAT(quiet.out, HasSubstr("no pause, stall or end of a VM is in what could be read"));
+  record(kPause);
   for (std::size_t size = 0; size < bytes_.size(); size += 7) {
     const Ran ran = run_why({{folder_.write("any", bytes_.substr(0, size))}});
     EXPECT_TRUE(ran.code == cli::kOk || ran.code == cli::kFailed);

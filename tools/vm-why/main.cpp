@@ -16,7 +16,7 @@ int body(int argc, char** argv) {
       .flag("--json", options.json, "one JSON document (vmwhy.verdict/1) a line and file")
       .flag("--exit-code", options.exit_code, "exit with 4 where an incident was found")
       .text("--vm", options.vm, "VM", "only this VM: its name, uuid, pid or number in the trace")
-      .number("--incident", options.incident, "N", "only this incident")
+      .number("--incident", options.incident, "N", "only this incident", 1)
       .color(color)
       .examples(
           "  vm-why bug.vmt\n"

@@ -17,6 +17,7 @@ namespace {
 struct Answer {
   causes::TraceSummary summary;
   std::vector<causes::Incident> incidents;
+  bool damaged = false;  ///< Some of the trace could not be read.
 };
 
 Result<Answer> judge_file(const std::string& path) {
@@ -41,6 +42,7 @@ Result<Answer> judge_file(const std::string& path) {
   Answer answer{analysis.summary(), analysis.judge_all()};
   answer.summary.trace = path;
   const trace::ReadReport& report = reader.report();
+  answer.damaged = !report.ended || report.damaged_bytes > 0 || report.skipped_blocks > 0;
   answer.summary.lost_records = std::max(answer.summary.lost_records, report.lost);
   answer.summary.notes.insert(answer.summary.notes.begin(), report.notes.begin(), report.notes.end());
   return answer;
@@ -57,7 +59,8 @@ void print(std::ostream& out, const Answer& answer, const Options& options) {
   if (options.files.size() > 1) out << printable(answer.summary.trace) << ":\n";
   render::notes(out, answer.summary, style);
   if (answer.incidents.empty() && options.vm.empty() && options.incident == 0)
-    out << "no pause, stall or end of a VM is in this trace\n";
+    out << "no pause, stall or end of a VM is in " << (answer.damaged ? "what could be read" : "this trace")
+        << '\n';
   for (const causes::Incident& incident : answer.incidents) {
     if (answer.incidents.size() > 1) out << '#' << incident.id << ' ';
     render::report(out, incident, style);

@@ -88,8 +88,14 @@ Parser& Parser::texts(const std::string& names, std::vector<std::string>& values
 }
 
 Parser& Parser::number(const std::string& names, std::uint64_t& value, const std::string& placeholder,
-                       const std::string& help) {
-  impl_->app_.add_option(names, value, help)->type_name(placeholder);
+                       const std::string& help, std::uint64_t least) {
+  CLI::Option* const option = impl_->app_.add_option(names, value, help)->type_name(placeholder);
+  if (least == 0) return *this;
+  option->check([least, placeholder](const std::string& text) {
+    std::uint64_t number = 0;
+    const bool enough = !text.starts_with('-') && CLI::detail::lexical_cast(text, number) && number >= least;
+    return enough ? std::string() : placeholder + " counts from " + std::to_string(least) + ", not " + text;
+  });
   return *this;
 }
 

@@ -49,8 +49,9 @@ class Parser {
                const std::string& help);
   Parser& texts(const std::string& names, std::vector<std::string>& values, const std::string& placeholder,
                 const std::string& help);
+  /// Less than `least` is a usage error.
   Parser& number(const std::string& names, std::uint64_t& value, const std::string& placeholder,
-                 const std::string& help);
+                 const std::string& help, std::uint64_t least = 0);
   Parser& duration(const std::string& names, std::chrono::nanoseconds& value, const std::string& help);
   Parser& color(Color& value);
   /// Positional arguments.

@@ -36,8 +36,12 @@ class Paint {
 };
 
 std::string vm_text(const causes::VmName& vm) {
-  std::string text =
-      "VM " + (vm.name.empty() ? fmt::format("#{}", vm.id) : fmt::format("'{}'", printable(vm.name, 200)));
+  // A VM without a name is best known by where it is heard; its number means something in this trace only.
+  std::string text = "VM ";
+  if (!vm.name.empty())
+    text += fmt::format("'{}'", printable(vm.name, 200));
+  else
+    text += vm.monitor.empty() ? fmt::format("#{}", vm.id) : "at " + printable(vm.monitor, 200);
   if (vm.pid != 0) text += fmt::format(" (pid {})", vm.pid);
   return text;
 }
