@@ -27,6 +27,9 @@ struct MonitorSocket {
   bool held = false;   ///< Another process is connected to it right now.
   std::uint32_t held_by_pid = 0;  ///< Who; 0: not known.
   std::string held_by_comm;
+  /// Of the socket's file as QEMU sees it, for comparing names without touching its file system; 0: not
+  /// known.
+  std::uint64_t device = 0, inode = 0;
 };
 
 struct QemuThread {
@@ -78,7 +81,8 @@ Result<QemuProcess> inspect_qemu(std::uint32_t pid, const DiscoveryOptions& opti
 /// whose comm or exe looks like QEMU. For a watcher that looks for new VMs every second.
 std::vector<std::pair<std::uint32_t, std::uint64_t>> list_qemu_pids(const DiscoveryOptions& options = {});
 
-/// The document stored in a trace: every field above, snake_case, secrets never.
+/// The document stored in a trace: every field above but the identity of socket files, snake_case, secrets
+/// never.
 boost::json::object to_json(const QemuProcess& process);
 
 }  // namespace vmwhy::qmp

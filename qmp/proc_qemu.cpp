@@ -290,7 +290,7 @@ void Inspector::slow_part(const CommandLine& line) {
     log = "/var/log/libvirt/qemu/" + line.name + ".log";
     if (!exists(log)) log.clear();
   }
-  const std::lock_guard lock(findings_.mutex);
+  std::unique_lock lock(findings_.mutex);
   QemuProcess& process = findings_.process;
   process.name = line.name;
   process.uuid = line.uuid;
@@ -312,6 +312,19 @@ void Inspector::slow_part(const CommandLine& line) {
       if (thread.comm.ends_with("/TCG")) process.accelerator = "tcg";
   }
   process.unreadable = false;
+  const std::vector<MonitorSocket> monitors = process.monitors;
+  lock.unlock();
+  // Last: the file system that holds a socket may hang, and all else is known by now.
+  for (std::size_t i = 0; i < monitors.size(); ++i) {
+    struct stat fact {};
+    if (!monitors[i].reachable_path.starts_with('/') ||
+        ::stat(monitors[i].reachable_path.c_str(), &fact) != 0)
+      continue;
+    lock.lock();
+    process.monitors[i].device = fact.st_dev;
+    process.monitors[i].inode = fact.st_ino;
+    lock.unlock();
+  }
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <boost/json/parse.hpp>
 #include <sstream>
@@ -156,7 +157,7 @@ TEST(PausewatchTargets, MatchesNamesPidsAndSockets) {
   found[0].name = "web1";
   found[1].name = "web2";
   found[3].uuid = "11111111-2222-3333-4444-555555555555";
-  found[4].monitors.push_back({"x", options.sockets[0], false, 0, ""});
+  found[4].monitors.push_back({"x", options.sockets[0], false, 0, "", 0, 0});
   Targets targets(options);
   const auto taken = targets.take(found);
   ASSERT_EQ(taken.size(), 4u);
@@ -172,7 +173,11 @@ TEST(PausewatchTargets, KnowsAMonitorByAnyNameOfItsFile) {
   const test::TempDir dir;
   const std::string path = dir.write("s", "");
   std::filesystem::create_symlink(path, dir / "link");
-  const qmp::MonitorSocket monitor{path, path, true, 7, "libvirtd"};
+  struct stat fact;
+  ASSERT_EQ(::stat(path.c_str(), &fact), 0);
+  // Its file is known by what discovery found: a path within a sick QEMU's mounts is not touched.
+  const qmp::MonitorSocket monitor{path,       "/proc/7/root" + path, true,       7,
+                                   "libvirtd", fact.st_dev,           fact.st_ino};
   for (const std::string& text :
        {path, "unix:" + path, dir / "link", (dir.path() / ".." / dir.path().filename() / "s").string(),
         std::filesystem::relative(path).string()})
@@ -194,10 +199,12 @@ TEST(PausewatchTargets, TriesATcpMonitorAgainOnlyAfterASecond) {
 TEST(PausewatchTargets, ASocketWhoseVmEndedIsTakenAgainOnlyWhenItIsAnother) {
   const test::TempDir dir;
   Options options;
-  options.sockets = {dir / "s"};
+  options.sockets = {"unix:" + (dir / "s")};
   Targets targets(options);
   EXPECT_TRUE(targets.take({}).empty());
-  EXPECT_EQ(targets.missing().size(), 1u);
+  EXPECT_EQ(targets.missing(),
+            std::vector<std::string>{options.sockets[0] + ": no such socket; start QEMU with -qmp unix:" +
+                                     (dir / "s") + ",server=on,wait=off"});
   dir.write("s", "");
   EXPECT_TRUE(targets.sockets_came());
   EXPECT_EQ(targets.take({}).size(), 1u);

@@ -2,12 +2,14 @@
 #include "qmp/discovery.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <boost/json/serialize.hpp>
 
 #include "qmp/command_line.hpp"
 #include "tests/support/fake_proc.hpp"
+#include "tests/support/temp_dir.hpp"
 #include "tests/support/wait.hpp"
 
 namespace vmwhy::qmp {
@@ -177,6 +179,20 @@ TEST_F(QmpDiscovery, ReachesIntoAContainer) {
   ASSERT_EQ(process.monitors.size(), 1u);
   EXPECT_EQ(process.monitors[0].address, "/var/run/qmp.sock");
   EXPECT_EQ(process.monitors[0].reachable_path, proc.path() + "/60/root/var/run/qmp.sock");
+}
+
+TEST_F(QmpDiscovery, KnowsTheFileOfASocketSoThatNobodyElseMustTouchIt) {
+  const test::TempDir dir;
+  const std::string path = dir.write("qmp", "");
+  struct stat fact {};
+  ASSERT_EQ(::stat(path.c_str(), &fact), 0);
+  proc.add(62, "qemu-system-x86", kBinary,
+           {kBinary, "-qmp", "unix:" + path + ",server=on", "-qmp", "unix:" + path + "-gone,server=on"});
+  const QemuProcess process = inspect(62);
+  ASSERT_EQ(process.monitors.size(), 2u);
+  EXPECT_EQ(process.monitors[0].device, fact.st_dev);
+  EXPECT_EQ(process.monitors[0].inode, fact.st_ino);
+  EXPECT_EQ(process.monitors[1].inode, 0u);
 }
 
 TEST_F(QmpDiscovery, CallsAnotherPidNamespaceAContainer) {

@@ -12,14 +12,16 @@
 namespace vmwhy::qmp_pausewatch {
 namespace {
 
-constexpr std::uint64_t kSecond = 1'000'000'000;
+constexpr std::uint64_t kEagerPause = 1'000'000'000;
+constexpr std::uint64_t kSeldomPause = 30'000'000'000;
 /// Nothing shows that somebody listens on a TCP port but trying it: each second at first, seldom later.
 constexpr int kEagerAttempts = 60;
 
-bool same_file(const std::string& a, const std::string& b) {
-  struct stat first, second;
-  return !a.empty() && !b.empty() && ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 &&
-         first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+/// Only the user's own path is touched: QEMU's file system may hang, and discovery has looked at its file.
+bool same_file(const qmp::MonitorSocket& monitor, const std::string& path) {
+  struct stat fact;
+  return monitor.inode != 0 && ::stat(path.c_str(), &fact) == 0 && fact.st_dev == monitor.device &&
+         fact.st_ino == monitor.inode;
 }
 
 std::int64_t ctime_ns(const struct stat& fact) {
@@ -45,7 +47,7 @@ bool is_monitor(const qmp::MonitorSocket& monitor, const std::string& text) {
   if (monitor.address == text || (!monitor.reachable_path.empty() && monitor.reachable_path == text))
     return true;
   const std::string path = file_of(text);
-  return !path.empty() && (monitor.reachable_path == path || same_file(monitor.reachable_path, path));
+  return !path.empty() && (monitor.reachable_path == path || same_file(monitor, path));
 }
 
 Targets::Targets(const Options& options) : options_(options) {
@@ -110,7 +112,7 @@ void Targets::expect_again(const std::string& asked_for) {
     if (socket.text != asked_for || !socket.taken) continue;
     socket.taken = false;
     ++socket.attempts;
-    socket.not_before_ns = clock::now_ns() + (socket.attempts < kEagerAttempts ? kSecond : 30 * kSecond);
+    socket.not_before_ns = clock::now_ns() + (socket.attempts < kEagerAttempts ? kEagerPause : kSeldomPause);
     struct stat fact;
     if (socket.path.empty() || ::stat(socket.path.c_str(), &fact) != 0) continue;
     socket.last_ino = fact.st_ino;
@@ -122,8 +124,10 @@ std::vector<std::string> Targets::missing() const {
   std::vector<std::string> out;
   for (const Socket& socket : sockets_)
     if (!socket.taken)
-      out.push_back(socket.text + ": no such socket; start QEMU with -qmp unix:" + socket.text +
-                    ",server=on,wait=off");
+      out.push_back(socket.text + ": " +
+                    (socket.path.empty() ? "nobody listens there any more"
+                                         : "no such socket; start QEMU with -qmp unix:" + socket.path +
+                                               ",server=on,wait=off"));
   for (const Wanted& want : wanted_) {
     if (want.taken) continue;
     out.push_back(want.pid != 0
