@@ -56,8 +56,9 @@ void Incidents::on_guest_event(const VmTracks& vm, const QmpEvent& event, std::u
 void Incidents::on_reset(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
   State& state = states_[vm.id];
   const std::uint64_t time = event.time_ns;
-  const bool same = state.last_reset_ns != 0 && time < state.last_reset_ns + kResetGroup;
-  state.last_reset_ns = std::max(state.last_reset_ns, time);
+  // Counted from the first of a group: a guest that resets faster than that would never begin a second one.
+  const bool same = state.reset_ns != 0 && time < state.reset_ns + kResetGroup;
+  if (!same) state.reset_ns = std::max(state.reset_ns, time);
   if (same || !bool_of(event.data, "guest")) return;
   const QmpEvent* wakeup = vm.last_event("WAKEUP", time - std::min(time, kResetGroup), time);
   if (wakeup != nullptr) return;  // Firmware, on its way out of S3.

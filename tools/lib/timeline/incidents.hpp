@@ -57,7 +57,7 @@ class Incidents {
     bool status_seen = false;
     std::deque<std::uint64_t> error_pauses;  ///< Begins of recent pauses that I/O errors made.
     std::uint64_t folded_stop_ns = 0;        ///< Paused now, as part of an open loop; 0: not.
-    std::uint64_t last_reset_ns = 0;
+    std::uint64_t reset_ns = 0;              ///< The first event of the last reset.
     std::deque<std::uint64_t> resets;
     std::map<std::uint32_t, std::uint64_t> overdue;  ///< By link: when the overdue command was sent.
     std::map<std::uint32_t, Thread> in_d;            ///< Latest sample of each thread in D.
