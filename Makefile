@@ -208,7 +208,7 @@ $(BUILD)/man/%: docs/man/%.scd | $(BUILD)/setup.mk
 .PHONY: man install setup clean help
 man: $(MANS)
 install: all man
-	install -d $(DESTDIR)$(PREFIX)/bin $(foreach s,1 5 7,$(DESTDIR)$(PREFIX)/share/man/man$(s))
+	install -d $(DESTDIR)$(PREFIX)/bin $(addprefix $(DESTDIR)$(PREFIX)/share/man/man,$(sort $(subst .,,$(suffix $(MANS)))))
 	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin
 	$(foreach m,$(MANS),install -m 644 $(m) $(DESTDIR)$(PREFIX)/share/man/man$(lastword $(subst ., ,$(m)));)
 setup:
