@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 #include <sys/statvfs.h>
 
+#include <boost/json/object.hpp>
 #include <cerrno>
+#include <filesystem>
 
 #include "tests/support/capability.hpp"
 #include "tests/support/loop_device.hpp"
@@ -46,6 +48,54 @@ TEST(StorageFull, TmpfsThatFillsUpIsNamedAndGoesOnAfterTheRemedy) {
   const auto over = watch.ended("pause");
   EXPECT_TRUE(is_verdict(over, "storage-full", "proven"));
   EXPECT_EQ(text_of(over, "ended_by"), "RESUME");
+  watch.finish();
+}
+
+// A write to an image never needs an inode: what fails without one is making a new image (a snapshot's, a
+// mirror's). So no pause comes of it, and where blocks run out too, those are the cause.
+TEST(StorageFull, InodesThatAreUsedUpFailNewImagesAndNoWrite) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(mount);
+  const TempDir dir;
+  const Mount small("tmpfs", dir.path() / "small", "tmpfs", "size=4m,nr_inodes=3");
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(sparse_file(small / "disk.raw", kDiskBytes))});
+  sparse_file(small / "the-last-inode", 0);
+  const boost::json::object image{{"driver", "file"}, {"filename", small / "new.raw"}, {"size", 65536}};
+  ASSERT_TRUE(vm.call("blockdev-create", {{"job-id", "new"}, {"options", image}}).contains("return"));
+  std::string error;
+  ASSERT_TRUE(wait_until([&] {
+    const auto reply = vm.call("query-jobs");
+    const auto& job = reply.at("return").as_array().at(0).as_object();
+    if (job.contains("error")) error = std::string(job.at("error").as_string());
+    return job.at("status").as_string() == "concluded";
+  }));
+  EXPECT_NE(error.find("No space left on device"), std::string::npos) << error;
+
+  Watcher watch(dir, {&vm});
+  vm.cont();
+  ASSERT_TRUE(wait_until([&] { return vm.serial().find('.') != std::string::npos; })) << "no write was done";
+  ASSERT_TRUE(vm.wait_run_state("io-error"));
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(is_verdict(incident, "storage-full", "proven"));
+  EXPECT_EQ(incident.at("details").at("exhausted").as_string(), "blocks");
+  EXPECT_TRUE(has_evidence(incident, "proc", "0 of 3 inodes free"));
+  watch.finish();
+}
+
+TEST(StorageFull, AnImageThatIsDeletedIsToBeSavedFirst) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(mount);
+  const TempDir dir;
+  const Mount small("tmpfs", dir.path() / "small", "tmpfs", "size=4m");
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(sparse_file(small / "disk.raw", kDiskBytes))});
+  std::filesystem::remove(small / "disk.raw");
+  Watcher watch(dir, {&vm});
+  vm.cont();
+  ASSERT_TRUE(vm.wait_run_state("io-error"));
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(is_verdict(incident, "storage-full", "proven"));
+  EXPECT_TRUE(
+      has_remedy(incident, "disk.raw is deleted: copy it from /proc/" + std::to_string(vm.pid()) + "/fd/"));
   watch.finish();
 }
 

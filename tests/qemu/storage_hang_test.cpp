@@ -109,6 +109,12 @@ TEST(StorageHang, WorkerThatWaitsForAFuseServerIsFoundWithoutAnyEvent) {
   const auto stall = watch.incident("stall");
   EXPECT_EQ(text_of(stall, "cause"), "storage-hang");
   EXPECT_TRUE(has_evidence(stall, "proc", "fuse"));
+  EXPECT_EQ(text_of(stall, "confidence"), "proven");
+  const std::string text = boost::json::serialize(stall);
+  EXPECT_NE(text_of(stall, "summary").find(fuse.file()), std::string::npos) << text;
+  EXPECT_NE(text.find("what query-named-block-nodes, query-block, query-blockstats would say"),
+            std::string::npos)
+      << text;
   EXPECT_EQ(vm.run_state(), "running");
   fuse.let_go();
   watch.finish();

@@ -208,7 +208,7 @@ OwnedRecord file(const Line& line) {
   f.path_rdev = line.has("path_block") ? line.device("path_block") : f.rdev;
   f.size_bytes = line.bytes("bytes");
   f.mode = f.rdev != 0 ? S_IFBLK | 0660 : S_IFREG | 0600;
-  f.fd = 11;
+  f.fd = static_cast<std::uint32_t>(line.number("fd", 11));
   f.ino = 17;
   f.waited_ns = span(line.number("waited", 0.0002));
   if (f.rdev == 0) {
@@ -315,7 +315,7 @@ OwnedRecord thread(const Line& line) {
   t.switches = static_cast<std::uint64_t>(line.number("switches", 10));
   return trace::make_record(at(line.time), line.vm(), t,
                             trace::join_text({line.value("comm", "qemu-system-x86"), line.value("wchan"),
-                                              unescape(line.value("stack"))}));
+                                              unescape(line.value("stack")), line.value("file")}));
 }
 
 OwnedRecord seen(const Line& line) {

@@ -11,9 +11,10 @@
 //   command NAME             sent by us                 withheld COMMAND -- reason
 //   link STATE               waited=SECONDS address= detail= link=N
 //   file                     node= path= mount= fs= source= size= free= avail= inodes= inodes_free=
-//                            block=MAJ:MIN path_block=MAJ:MIN bytes= flags=a,b (deleted, path-missing,
+//                            block=MAJ:MIN path_block=MAJ:MIN bytes= fd= flags=a,b (deleted, path-missing,
 //                            path-differs, sys-missing, unreachable, read-only, no-fd) waited=SECONDS
-//   process LETTER           tracer=PID tracer_comm=   thread LETTER  tid= role= vcpu= wchan= stack= cpu=
+//   process LETTER           tracer=PID tracer_comm=   thread LETTER  tid= role= vcpu= wchan= stack= file=
+//   cpu=
 //                            switches=                 cgroup STATE   path= version=
 //   io failed|short|slow|under_way  op= call= fd= ino= block=MAJ:MIN offset= length= errno=NAME done=BYTES
 //                            took=SECONDS tid= path=

@@ -87,7 +87,9 @@ TEST(HostProcess, TakesTracerAndPendingSignalsFromStatus) {
 TEST(HostThreads, RecordsRoleWchanSyscallStackAndTimes) {
   const test::TempDir dir;
   put(dir, "9/task/11/stat", "11 (CPU 0/KVM) D 1 9 9 0 -1 0 0 0 0 0 1 1 0 0 20 0 3 0 100 1 1 0");
-  put(dir, "9/task/11/syscall", "18 0x1 0x2\n");
+  put(dir, "9/task/11/syscall", "18 0x1f 0x2\n");
+  std::filesystem::create_directories(dir.path() / "9/fd");
+  std::filesystem::create_symlink("/images/d.raw", dir.path() / "9/fd/31");
   put(dir, "9/task/11/wchan", "wait_on_page_bit");
   put(dir, "9/task/11/stack", "[<0>] a+0x1\n[<0>] b+0x2\n");
   put(dir, "9/task/11/schedstat", "123456789 55 7\n");
@@ -113,6 +115,7 @@ TEST(HostThreads, RecordsRoleWchanSyscallStackAndTimes) {
   EXPECT_EQ(trace::text_field(records[1].text, 0), "CPU 0/KVM");
   EXPECT_EQ(trace::text_field(records[1].text, 1), "wait_on_page_bit");
   EXPECT_EQ(trace::text_field(records[1].text, 2), "[<0>] a+0x1\n[<0>] b+0x2\n");
+  EXPECT_EQ(trace::text_field(records[1].text, 3), "/images/d.raw");
 }
 
 TEST(HostThreads, SamplesItsOwnThreads) {

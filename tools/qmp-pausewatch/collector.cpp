@@ -160,6 +160,7 @@ void Collector::ask_monitor() {
 void Collector::ask_storage(const Reach& reach) {
   std::string reason = why_not_ask();
   if (reason.empty() && !reach.all_reached) reason = reach.reason;
+  if (reason.empty()) reason = vm_.hung_storage();
   if (vm_.link_ && vm_.link_->ready() && !reason.empty() && !vm_.gone_)
     for (const char* command : kStorageQuestions) vm_.link_->withhold(command, reason);
   if (!reason.empty()) return;

@@ -62,7 +62,7 @@ bool Expectation::matches(const causes::Incident& incident) const {
 
 std::string Expectation::to_string() const {
   std::string out = cause;
-  for (const auto& [key, value] : details) out += "/" + key + "=" + value;
+  for (const auto& [key, value] : details) out.append("/").append(key).append("=").append(value);
   return out;
 }
 

@@ -141,6 +141,15 @@ void Ledger::record_block(const io_ledger_event& event) {
   recorder_->add(trace::make_record(event.time_ns, 0, io, trace::join_text({disk, status.name})));
 }
 
+std::optional<Ledger::UnderWay> Ledger::oldest(std::uint32_t pid) const {
+  std::optional<UnderWay> out;
+  for (const io_ledger_slot& slot : probes_->under_way()) {
+    if (slot.start_ns == 0 || static_cast<std::uint32_t>(slot.owner >> 32) != pid) continue;
+    if (!out || slot.start_ns < out->began_ns) out = UnderWay{slot.start_ns, path_of(pid, slot.fd)};
+  }
+  return out;
+}
+
 void Ledger::every_second() {
   const std::uint64_t now = clock::now_ns();
   record_lost(now);

@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
+#include <string>
 #include <utility>
 
 #include "bpf/load/io_ledger.hpp"
@@ -35,6 +37,12 @@ class Ledger {
   void unwatch(std::uint32_t pid);
   /// Takes what the kernel has told so far.
   void drain();
+  struct UnderWay {
+    std::uint64_t began_ns = 0;
+    std::string path;
+  };
+  /// The oldest request of this process that has not ended.
+  std::optional<UnderWay> oldest(std::uint32_t pid) const;
   /// Looks for requests that do not end, and for losses.
   void every_second();
 

@@ -28,7 +28,7 @@ std::string path_of_object(const json::object& object, int depth) {
   for (const char* const key : {"file", "image", "data-file"}) {
     const json::value* child = object.if_contains(key);
     if (!child || !child->is_object()) continue;
-    const std::string path = path_of_object(child->get_object(), depth + 1);
+    std::string path = path_of_object(child->get_object(), depth + 1);
     if (!path.empty()) return path;
   }
   return {};

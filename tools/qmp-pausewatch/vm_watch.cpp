@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "tools/qmp-pausewatch/vm_watch.hpp"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <boost/json/serialize.hpp>
 
 #include "clock/clock.hpp"
+#include "core/text.hpp"
 #include "qmp/remedy.hpp"
 #include "tools/qmp-pausewatch/collector.hpp"
 #include "tools/qmp-pausewatch/targets.hpp"
@@ -20,6 +22,8 @@ constexpr std::uint64_t kSecond = 1'000'000'000;
 constexpr std::uint64_t kCollectionDistance = kSecond / 10;
 /// An answer that takes longer is a reason to look at the process.
 constexpr std::uint64_t kPatience = kSecond / 2;
+/// Storage that has not answered for so long is not asked about.
+constexpr std::uint64_t kHung = kSecond;
 /// Ticks between two attempts at a monitor that somebody else holds, and at one that went away.
 constexpr int kHeldRetry = 30;
 constexpr int kLostRetry = 1;
@@ -217,7 +221,8 @@ void VmWatch::refresh_nodes() {
     if (alive.expired()) return;
     nodes_pending_ = false;
     if (!link_ || !link_->healthy()) return;
-    if (!reach.all_reached) return link_->withhold("query-named-block-nodes", reach.reason);
+    const std::string reason = reach.all_reached ? hung_storage() : reach.reason;
+    if (!reason.empty()) return link_->withhold("query-named-block-nodes", reason);
     link_->ask("query-fdsets", {}, [this](const qmp::Result<qmp::Reply>& reply) {
       if (reply) fdsets_ = parse_fdsets(reply->value);
     });
@@ -343,14 +348,32 @@ void VmWatch::sample_process(std::uint64_t now) {
 }
 
 void VmWatch::sample_threads(std::uint64_t now) {
-  std::set<std::uint32_t> blocked;
+  std::map<std::uint32_t, Blocked> blocked;
   for (const host::ThreadSample& sample : host::sample_threads(process_.pid)) {
     const bool in_d = sample.state == 'D' || sample.waits_for_fuse;
-    if (in_d) blocked.insert(sample.tid);
-    if (!in_d && !blocked_.contains(sample.tid)) continue;
-    context_.recorder.add(host::thread_record(process_.pid, sample.tid, roles_, now, id_));
+    const auto before = blocked_.find(sample.tid);
+    if (!in_d && before == blocked_.end()) continue;
+    const auto record = host::thread_record(process_.pid, sample.tid, roles_, now, id_);
+    const std::uint64_t switches = record.view().as<trace::ThreadState>().switches;
+    const bool stands = before != blocked_.end() && before->second.switches == switches;
+    if (in_d) blocked[sample.tid] = {stands ? before->second.since_ns : now, switches};
+    context_.recorder.add(record);
   }
   blocked_ = std::move(blocked);
+}
+
+std::string VmWatch::hung_storage() const {
+  const std::uint64_t now = clock::now_ns();
+  for (const auto& [tid, thread] : blocked_)
+    if (now >= thread.since_ns + kHung)
+      return fmt::format("thread {} has waited for storage for {}", tid,
+                         human_duration(static_cast<std::int64_t>(now - thread.since_ns)));
+  const auto oldest = context_.ledger ? context_.ledger->oldest(process_.pid) : std::nullopt;
+  if (oldest && now >= oldest->began_ns + kHung)
+    return fmt::format("{} has had a request under way for {}",
+                       oldest->path.empty() ? "a file" : oldest->path,
+                       human_duration(static_cast<std::int64_t>(now - oldest->began_ns)));
+  return {};
 }
 
 // ---- collecting ----

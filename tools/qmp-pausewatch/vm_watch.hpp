@@ -5,9 +5,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -65,6 +65,9 @@ class VmWatch {
   bool heard() const { return link_ && link_->ever_ready(); }
   const std::optional<std::string>& asked_for() const { return asked_for_; }
   const std::vector<NodePath>& nodes() const { return nodes_; }
+  /// Which request to the storage hangs, as a sentence; empty: none that is known. The files may answer all
+  /// the same: what hangs may be data only.
+  std::string hung_storage() const;
   void take_nodes(const boost::json::value& named_block_nodes);
   /// "/dev/fdset/N" as the descriptor of QEMU that it stands for; any other path as it is.
   std::string descriptor_path(const std::string& path) const;
@@ -110,7 +113,12 @@ class VmWatch {
   char last_state_ = 0;
   std::uint32_t last_tracer_ = 0;
   trace::FreezerState last_freezer_ = trace::FreezerState::unknown;
-  std::set<std::uint32_t> blocked_;  ///< Threads that were in D at the last sample.
+  /// A thread that was in D, or waited for FUSE, at the last sample.
+  struct Blocked {
+    std::uint64_t since_ns = 0;  ///< Since then it has not moved.
+    std::uint64_t switches = 0;
+  };
+  std::map<std::uint32_t, Blocked> blocked_;  ///< By thread id.
   std::string run_state_;
   std::uint64_t last_collection_ns_ = 0;
   int retry_in_ = 0;  ///< Ticks until the monitor is tried again.

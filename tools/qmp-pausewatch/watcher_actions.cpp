@@ -30,7 +30,8 @@ void Watcher::watch_command() {
   if (!command_ || expect_code_) return;
   const auto status = command_->ended();
   // 125 is how a script tells git bisect that it could not try; what else it returns says nothing of the VM.
-  if (status != kCannotTell && status != 127) return;
+  // 127 is the shell's: no such command.
+  if (!status || (*status != kCannotTell && *status != 127)) return;
   context_->complain("the command ended with " + std::to_string(*status) + ": nothing can be told");
   expect_code_ = kCannotTell;
   stop("the command could not try");

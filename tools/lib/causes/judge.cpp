@@ -2,6 +2,7 @@
 #include "causes/judge.hpp"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <map>
@@ -56,6 +57,32 @@ void add_frame(const Case& c, Verdict& verdict) {
   }
 }
 
+bool is_overdue(const Case& c, std::string_view command) {
+  return std::any_of(
+      c.vm.link_changes.begin(), c.vm.link_changes.end(), [&](const timeline::LinkChange& change) {
+        return change.state == trace::QmpLinkState::reply_overdue && change.detail == command &&
+               change.time_ns >= c.begin && change.time_ns <= c.until + timeline::kSecond;
+      });
+}
+
+/// The image of a disk that only QEMU's descriptor holds is lost with QEMU, whatever stopped the VM.
+void warn_of_deleted(const Case& c, Verdict& verdict) {
+  if (c.incident.kind == Kind::exit || c.vm.pid == 0) return;
+  std::map<std::string, const timeline::NodeFile*> deleted;
+  for (const timeline::NodeFile& file : c.vm.files) {
+    if (file.time_ns > c.until + timeline::kSecond) continue;
+    const bool held = (file.file.flags & trace::kNodeDeleted) != 0 && S_ISREG(file.file.mode) &&
+                      (file.file.flags & trace::kNodeNoFd) == 0;
+    if (held) deleted[file.path] = &file;
+  }
+  for (const auto& [path, file] : deleted)
+    verdict.remedy.insert(
+        verdict.remedy.begin(),
+        fmt::format("the image {} is deleted: copy it from /proc/{}/fd/{} before QEMU ends, "
+                    "while the VM is paused",
+                    path, c.vm.pid, file->file.fd));
+}
+
 void add_missing(const Case& c, Verdict& verdict) {
   for (const auto& [name, sensor] : c.timeline.host().sensors) {
     if (sensor.state == trace::SensorState::on) continue;
@@ -79,6 +106,8 @@ void add_missing(const Case& c, Verdict& verdict) {
   std::map<std::string, std::string> withheld_for;
   for (const timeline::Withheld& withheld : c.vm.withheld) {
     if (withheld.time_ns < c.begin || withheld.time_ns > c.until + timeline::kSecond) continue;
+    // It was asked before, and the evidence says that no reply came.
+    if (is_overdue(c, withheld.command)) continue;
     std::string& commands = withheld_for[withheld.reason];
     if (!contains_word(commands, withheld.command))
       commands += (commands.empty() ? "" : ", ") + withheld.command;
@@ -192,6 +221,7 @@ Incident judge(const timeline::Timeline& timeline, const timeline::Incident& inc
                        [&](const Candidate& candidate) { return candidate.rule->cause == out.cause; });
   });
   add_missing(c, verdict);
+  warn_of_deleted(c, verdict);
   add_frame(c, verdict);
   return result;
 }

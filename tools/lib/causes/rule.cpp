@@ -155,6 +155,7 @@ Evidence thread_evidence(const timeline::Thread& thread) {
       fmt::format("{} {} ({}) is in {}", role, thread.state.tid, thread.comm,
                   letter > 32 && letter < 127 ? std::string(1, static_cast<char>(letter)) : "?");
   if (!thread.wchan.empty() && thread.wchan != "0") text += ", in " + thread.wchan;
+  if (!thread.file.empty()) text += ", by a system call on " + thread.file;
   if (!thread.stack.empty()) {
     std::string top;
     std::size_t lines = 0;

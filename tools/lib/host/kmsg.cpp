@@ -19,7 +19,7 @@ namespace {
 
 namespace asio = boost::asio;
 
-std::string unescape(std::string_view text) {
+std::string unescape_text(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
     unsigned value = 0;
@@ -46,7 +46,7 @@ std::optional<KmsgLine> parse_kmsg(std::string_view record) {
   if (!priority || !sequence || !stamp) return std::nullopt;
   std::string_view text = record.substr(semicolon + 1);
   text = text.substr(0, text.find('\n'));
-  return KmsgLine{static_cast<std::uint32_t>(*priority & 7), *sequence, *stamp, unescape(text)};
+  return KmsgLine{static_cast<std::uint32_t>(*priority & 7), *sequence, *stamp, unescape_text(text)};
 }
 
 std::uint64_t KmsgClock::to_boottime(std::uint64_t stamp_us, std::uint64_t arrival_ns,

@@ -2,8 +2,11 @@
 #include "host/threads.hpp"
 
 #include <dirent.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <memory>
 
 #include "host/proc_file.hpp"
@@ -30,13 +33,44 @@ std::string task_path(std::uint32_t pid, std::uint32_t tid, const std::string& p
   return proc + "/" + std::to_string(pid) + "/task/" + std::to_string(tid) + "/";
 }
 
-/// "running", "-1 SP PC", or "NR args… SP PC".
-std::int32_t syscall_of(const std::string& path) {
+struct Call {
+  std::int32_t number = -2;
+  std::int32_t fd = -1;  ///< The descriptor that it works on; -1: none that is known.
+};
+
+bool takes_file(std::int32_t number) {
+  static constexpr long kCalls[] = {SYS_read,   SYS_write,  SYS_pread64,        SYS_pwrite64,  SYS_readv,
+                                    SYS_writev, SYS_preadv, SYS_pwritev,        SYS_preadv2,   SYS_pwritev2,
+                                    SYS_fsync,  SYS_fstat,  SYS_fdatasync,      SYS_fallocate, SYS_ftruncate,
+                                    SYS_ioctl,  SYS_lseek,  SYS_copy_file_range};
+  return std::find(std::begin(kCalls), std::end(kCalls), number) != std::end(kCalls);
+}
+
+/// "running", "-1 SP PC", or "NR 0xARGUMENT… SP PC".
+Call call_of(const std::string& path) {
   const auto text = read_small_file(path, 512);
-  if (!text || text->empty()) return -2;
-  const std::string_view first = std::string_view(*text).substr(0, text->find_first_of(" \n"));
-  const auto number = parse_u64(first);
-  return number ? static_cast<std::int32_t>(*number) : -1;
+  if (!text || text->empty()) return {};
+  const std::string_view view = *text;
+  const std::size_t blank = view.find_first_of(" \n");
+  const auto number = parse_u64(view.substr(0, blank));
+  if (!number) return {-1, -1};
+  Call call{static_cast<std::int32_t>(*number), -1};
+  if (!takes_file(call.number) || blank == std::string_view::npos) return call;
+  std::string_view argument = view.substr(blank + 1);
+  argument = argument.substr(0, argument.find(' '));
+  if (argument.starts_with("0x")) argument.remove_prefix(2);
+  std::int32_t fd = -1;
+  if (std::from_chars(argument.begin(), argument.end(), fd, 16).ec == std::errc()) call.fd = fd;
+  return call;
+}
+
+/// By the descriptor's link: asks no file system.
+std::string file_of(std::uint32_t pid, std::int32_t fd, const std::string& proc) {
+  char path[4096];
+  const std::string link = proc + "/" + std::to_string(pid) + "/fd/" + std::to_string(fd);
+  const ssize_t length = fd < 0 ? -1 : ::readlink(link.c_str(), path, sizeof path);
+  const std::string out(path, length > 0 ? static_cast<std::size_t>(length) : 0);
+  return out.starts_with('/') ? out : std::string();
 }
 
 }  // namespace
@@ -72,7 +106,8 @@ trace::OwnedRecord thread_record(std::uint32_t pid, std::uint32_t tid, const Rol
     out.state = static_cast<unsigned char>(stat->state);
     out.cpu_ns = stat->cpu_ns;
   }
-  out.syscall = syscall_of(base + "syscall");
+  const Call call = call_of(base + "syscall");
+  out.syscall = call.number;
   // "on-cpu ns, runnable ns, timeslices": finer than stat's ticks, where the kernel keeps it.
   const std::string schedstat = read_or_empty(base + "schedstat", 128);
   if (const auto space = schedstat.find(' '); space != std::string::npos) {
@@ -87,7 +122,8 @@ trace::OwnedRecord thread_record(std::uint32_t pid, std::uint32_t tid, const Rol
   std::string wchan = read_or_empty(base + "wchan", 256);
   if (wchan == "0") wchan.clear();
   const std::string stack = read_or_empty(base + "stack", 8192);
-  return trace::make_record(time_ns, vm, out, trace::join_text({comm, wchan, stack}));
+  return trace::make_record(time_ns, vm, out,
+                            trace::join_text({comm, wchan, stack, file_of(pid, call.fd, proc)}));
 }
 
 std::vector<trace::OwnedRecord> thread_records(std::uint32_t pid, const Roles& roles, std::uint64_t time_ns,

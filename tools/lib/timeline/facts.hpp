@@ -100,6 +100,7 @@ struct Thread {
   std::uint64_t time_ns = 0;
   trace::ThreadState state{};
   std::string comm, wchan, stack;
+  std::string file;  ///< What its system call works on.
 };
 
 struct NodeFile {

@@ -78,6 +78,7 @@ const Thread& add_thread(VmTracks& vm, const trace::RecordView& record) {
   thread.comm = field(record, 0, 64);
   thread.wchan = field(record, 1, 64);
   thread.stack = field(record, 2, 4096);
+  thread.file = field(record, 3);
   return vm.threads.add(std::move(thread));
 }
 

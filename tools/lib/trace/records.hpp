@@ -191,7 +191,7 @@ static_assert(sizeof(ProcessState) == 64);
 
 enum class ThreadRole : std::uint32_t { other = 0, main = 1, vcpu = 2, iothread = 3 };
 
-/// /proc/PID/task/TID. Text: comm NUL wchan NUL kernel stack (lines), each empty where it could not be read.
+/// /proc/PID/task/TID. Text: comm NUL wchan NUL kernel stack NUL file of its system call; each may be empty.
 struct ThreadState {
   static constexpr RecordType kType = RecordType::thread_state;
   std::uint32_t pid;

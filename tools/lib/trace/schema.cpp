@@ -230,7 +230,7 @@ constexpr RecordInfo kSchema[] = {
     info<QmpLink>("qmp_link", "address, detail"),
     info<QmpWithheld>("qmp_withheld", "command, reason"),
     info<ProcessState>("process_state", "comm"),
-    info<ThreadState>("thread_state", "comm, wchan, kernel_stack"),
+    info<ThreadState>("thread_state", "comm, wchan, kernel_stack, file"),
     info<NodeFile>("node_file", "node, path, mount_point, fs_type, mount_source"),
     info<Pressure>("pressure", "cgroup"),
     info<CgroupState>("cgroup_state", "path"),

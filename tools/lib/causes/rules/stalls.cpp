@@ -226,6 +226,17 @@ const timeline::IoRequest* oldest_under_way(const Case& c) {
   }
   return oldest;
 }
+
+/// The files answer what is asked of them, and a request for data hangs.
+void name_file_of_threads(const std::vector<const timeline::Thread*>& waiting, Finding& finding) {
+  for (const timeline::Thread* thread : waiting) {
+    if (thread->file.empty()) continue;
+    finding.summary += ": " + thread->file;
+    finding.details["path"] = thread->file;
+    return;
+  }
+  finding.not_proved.push_back({"which file hangs", "every node's file that was tried answered"});
+}
 }  // namespace
 
 Opinion judge_storage_hang(const Case& c) {
@@ -252,7 +263,9 @@ Opinion judge_storage_hang(const Case& c) {
     finding.details["path"] = file->path;
     finding.evidence.push_back(file_evidence(*file));
   } else {
-    finding.not_proved.push_back({"which file hangs", "every node's file that was tried answered"});
+    name_file_of_threads(waiting, finding);
+    // Its system call was seen to stand, on this file.
+    if (hung && finding.details.contains("path")) finding.confidence = Confidence::proven;
   }
   for (const timeline::Thread* thread : waiting) {
     if (finding.evidence.size() >= 8) break;
@@ -266,7 +279,7 @@ Opinion judge_storage_hang(const Case& c) {
   if (oldest != nullptr) {
     finding.evidence.push_back(request_evidence(*oldest));
     finding.details["oldest_request_ns"] = oldest->io.duration_ns;
-    if (file == nullptr) {
+    if (file == nullptr && !finding.details.contains("path")) {
       finding.summary += ": " + oldest->path;
       finding.details["path"] = oldest->path;
       finding.not_proved.clear();
