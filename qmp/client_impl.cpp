@@ -7,6 +7,7 @@
 #include <boost/asio/buffer.hpp>
 #include <ctime>
 
+#include "qmp/proto/allow_list.hpp"
 #include "qmp/unix_sockets.hpp"
 
 namespace vmwhy::qmp {
@@ -354,7 +355,7 @@ void Client::Impl::deadlines_expired() {
 // ---- sending ----
 
 void Client::Impl::submit(Request request) {
-  const bool allowed = !options_.read_only || is_read_only(request.command);
+  const bool allowed = !options_.read_only || proto::on_allow_list(request.command, request.arguments);
   if (allowed && state_ == LinkState::ready) {
     waiting_.push_back(std::move(request));
     post([](Impl& impl) { impl.pump(); });

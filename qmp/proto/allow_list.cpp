@@ -62,4 +62,11 @@ bool on_allow_list(std::string_view command) {
   return std::binary_search(std::begin(kReadOnly), std::end(kReadOnly), command);
 }
 
+bool on_allow_list(std::string_view command, const boost::json::object& arguments) {
+  if (command != "human-monitor-command") return on_allow_list(command);
+  const boost::json::value* line = arguments.if_contains("command-line");
+  if (arguments.size() != 1 || line == nullptr || !line->is_string()) return false;
+  return line->get_string() == "info mtree" || line->get_string() == "info mtree -f";
+}
+
 }  // namespace vmwhy::qmp::proto

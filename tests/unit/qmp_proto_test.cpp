@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "qmp/client.hpp"
+#include "qmp/proto/allow_list.hpp"
 #include "qmp/proto/events.hpp"
 #include "qmp/proto/line_splitter.hpp"
 #include "qmp/proto/message.hpp"
@@ -259,6 +260,21 @@ TEST(QmpAllowList, HoldsNothingThatChangesAVm) {
        {"", "stop", "cont", "quit", "system_reset", "human-monitor-command", "qom-set", "migrate",
         "device_del", "query-", "query-status ", "QUERY-STATUS", "query-whatever"})
     EXPECT_FALSE(is_read_only(command)) << command;
+}
+
+TEST(QmpAllowList, LetsTheHumanMonitorShowMemoryRegionsAndNothingElse) {
+  using json::object;
+  for (const char* line : {"info mtree", "info mtree -f"})
+    EXPECT_TRUE(proto::on_allow_list("human-monitor-command", object{{"command-line", line}})) << line;
+  for (const char* line : {"", "info", "info mtree ", " info mtree", "info mtree -f -d", "info mtree\nquit",
+                           "info mtree;quit", "INFO MTREE", "info registers", "system_reset"})
+    EXPECT_FALSE(proto::on_allow_list("human-monitor-command", object{{"command-line", line}})) << line;
+  EXPECT_FALSE(proto::on_allow_list("human-monitor-command", object{}));
+  EXPECT_FALSE(proto::on_allow_list("human-monitor-command", object{{"command-line", 1}}));
+  EXPECT_FALSE(proto::on_allow_list("human-monitor-command",
+                                    object{{"command-line", "info mtree"}, {"cpu-index", 0}}));
+  EXPECT_TRUE(proto::on_allow_list("query-pci", object{}));
+  EXPECT_FALSE(proto::on_allow_list("stop", object{}));
 }
 
 TEST(QmpAddress, ParsesWhatPeopleWrite) {

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -21,6 +22,7 @@
 #include "clock/clock.hpp"
 #include "core/text.hpp"
 #include "tools/kvm-exits/command.hpp"
+#include "tools/kvm-exits/device_query.hpp"
 #include "tools/kvm-exits/output.hpp"
 #include "tools/kvm-exits/targets.hpp"
 #include "tools/kvm-exits/trace_out.hpp"
@@ -32,6 +34,11 @@ namespace asio = boost::asio;
 
 // Room for vCPUs of VMs that start while we watch. A row costs 26 KiB.
 constexpr std::uint32_t kSpareVcpus = 64, kMostVcpus = 65534;
+
+bool touched_addresses(const std::vector<kvm_exits_vcpu>& rows) {
+  return std::any_of(rows.begin(), rows.end(),
+                     [](const kvm_exits_vcpu& row) { return row.address_cells != 0; });
+}
 
 class Session {
  public:
@@ -70,6 +77,7 @@ class Session {
   bpf::Environment environment_;
   kvm::Isa isa_ = kvm::Isa::unknown;
   Targets targets_;
+  DeviceQueries devices_{io_, targets_};
   std::unique_ptr<TraceOut> trace_;
   std::unique_ptr<bpf::KvmExits> probe_;
   std::unique_ptr<bpf::RingReader> ring_;
@@ -191,11 +199,12 @@ Report Session::report(const std::vector<kvm_exits_vcpu>& now, const std::vector
   Report out;
   out.isa = isa_;
   out.window_ns = window_ns;
-  for (const kvm_exits_vcpu& row : now) learn(targets_.known, static_cast<std::uint32_t>(row.pid_tgid >> 32));
+  for (const kvm_exits_vcpu& row : now) learn(targets_, static_cast<std::uint32_t>(row.pid_tgid >> 32));
   out.vms = make_vms(now, before, targets_.known, isa_, options_);
   out.probes = probe_->probes();
   out.losses = probe_->losses();
   out.notes = notes_;
+  for (std::string& note : devices_.notes()) out.notes.push_back(std::move(note));
   if (const std::uint64_t rest = out.losses.counters[KVM_EXITS_STAT_ADDRESSES_FULL])
     out.notes.push_back(
         fmt::format("{} accesses to further ports and addresses are counted under their exits alone", rest));
@@ -210,6 +219,7 @@ void Session::arm_interval() {
     const std::vector<kvm_exits_vcpu> now = probe_->snapshot();
     const std::uint64_t time_ns = clock::now_ns();
     const Report current = report(now, last_, time_ns - last_ns_);
+    if (!options_.no_qmp) devices_.ask_for_unnamed(current.vms, time_ns);
     if (trace_) trace_->add(current);
     if (options_.csv)
       print_csv(out_, current, time_ns - began_ns_);
@@ -275,6 +285,7 @@ int Session::run() {
   }
   if (const int code = prepare()) return code;
   began_ns_ = last_ns_ = clock::now_ns();
+  if (!options_.no_qmp && (options_.pio || options_.mmio)) devices_.ask(began_ns_);
   watch_ends();
   if (!options_.command.empty()) {
     command_ = std::make_unique<Command>(io_, [this](int status) {
@@ -307,6 +318,7 @@ int Session::finish() {
   ring_->stop();
   for (const kvm_exits_batch& batch : probe_->leftovers()) on_batch(batch);
   const std::vector<kvm_exits_vcpu> rows = probe_->snapshot();
+  if (!options_.no_qmp && touched_addresses(rows)) devices_.ask_at_end(now_ns);
   Report total = report(rows, {}, now_ns - began_ns_);
   for (std::string& note : silence_notes(total.probes, isa_)) total.notes.push_back(std::move(note));
   if (options_.json)

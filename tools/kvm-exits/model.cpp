@@ -26,6 +26,13 @@ bool halt_of(kvm::Isa isa, const Exit& exit) {
          kvm::is_userspace_halt(static_cast<std::int32_t>(exit.code));
 }
 
+void name_device(Exit& exit, const KnownVm* known) {
+  if (exit.kind != KVM_EXITS_KIND_PIO && exit.kind != KVM_EXITS_KIND_MMIO) return;
+  if (known && known->devices) exit.device = known->devices->find(exit.kind, exit.code);
+  exit.from_qemu = !exit.device.empty();
+  if (!exit.from_qemu) exit.device = conventional_device(exit.kind, exit.code);
+}
+
 // Cells are only ever appended to a row, so the same index is the same (kind, code) in both states.
 Exit difference(const kvm_exits_cell& now, const kvm_exits_cell* before, kvm::Isa isa) {
   Exit exit;
@@ -86,21 +93,22 @@ std::vector<Vm> make_vms(const std::vector<kvm_exits_vcpu>& now, const std::vect
     const auto pid = static_cast<std::uint32_t>(row.pid_tgid >> 32);
     if (row.pid_tgid == 0) continue;
     const auto found = known.find(pid);
-    Vcpu vcpu{vcpu_id(row, found == known.end() ? nullptr : &found->second),
-              static_cast<std::uint32_t>(row.pid_tgid),
-              {}};
+    const KnownVm* vm_known = found == known.end() ? nullptr : &found->second;
+    Vcpu vcpu{vcpu_id(row, vm_known), static_cast<std::uint32_t>(row.pid_tgid), {}};
     if (!options.vcpus.empty() &&
         std::find(options.vcpus.begin(), options.vcpus.end(), vcpu.id) == options.vcpus.end())
       continue;
     const kvm_exits_vcpu* old = i < before.size() ? &before[i] : nullptr;
     for (std::uint32_t c = 0; c < std::min<std::uint32_t>(row.cells_used, KVM_EXITS_CELLS); ++c) {
       Exit exit = difference(row.cells[c], old && c < old->cells_used ? &old->cells[c] : nullptr, isa);
-      if (exit.count != 0 || exit.timed != 0) vcpu.exits.push_back(std::move(exit));
+      if (exit.count == 0 && exit.timed == 0) continue;
+      name_device(exit, vm_known);
+      vcpu.exits.push_back(std::move(exit));
     }
     order(vcpu.exits, options.key);
     Vm& vm = vms[pid];
     vm.pid = pid;
-    if (found != known.end()) vm.name = found->second.name;
+    if (vm_known) vm.name = vm_known->name;
     vm.vcpus.push_back(std::move(vcpu));
   }
   std::vector<Vm> out;

@@ -5,11 +5,13 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "bpf/load/kvm_exits.hpp"
 #include "kvm/reasons.hpp"
+#include "tools/kvm-exits/devices.hpp"
 #include "tools/kvm-exits/options.hpp"
 
 namespace vmwhy::kvm_exits {
@@ -20,6 +22,8 @@ struct Exit {
   bool write = false;      ///< pio, mmio.
   bool halt = false;       ///< The guest asked to sleep: this time is not a cost.
   std::string reason;      ///< Name of the reason; "0x3f8 write" of an address.
+  std::string device;      ///< pio, mmio: who answers there; empty: not known.
+  bool from_qemu = false;  ///< `device` is QEMU's word, and not what a PC has there by convention.
   std::uint64_t count = 0, timed = 0, total_ns = 0, max_ns = 0, qemu_ns = 0;
   std::array<std::uint64_t, KVM_EXITS_BUCKETS> log2_ns{};
 
@@ -53,6 +57,7 @@ struct Report {
 struct KnownVm {
   std::string name;
   std::map<std::uint32_t, std::int32_t> vcpu_by_tid;
+  std::shared_ptr<const DeviceMap> devices;  ///< Null: QEMU was not asked, or did not answer.
 };
 
 /// The exits between two states of the rows (`before` may be empty: since the beginning).

@@ -25,6 +25,8 @@ struct Text {
 void declare(cli::Parser& parser, Options& o, Text& text) {
   parser.texts("-p,--pid", text.pids, "PID", "this QEMU (repeatable)")
       .texts("-n,--name", o.names, "NAME", "the VM of this name or UUID (repeatable)")
+      .texts("-s,--qmp", o.sockets, "SOCKET", "the VM of this QMP socket (repeatable)")
+      .flag("--no-qmp", o.no_qmp, "do not ask QEMU for its devices' addresses")
       .flag("-a,--all", o.all, "every VM, also those that start later (the default)")
       .texts("--vcpu", text.vcpus, "N,…", "only these vCPUs")
       .duration("-i,--interval", o.interval, "a table after each of these times, such as 1s")
@@ -36,7 +38,7 @@ void declare(cli::Parser& parser, Options& o, Text& text) {
       .flag("--csv", o.csv, "comma-separated values")
       .flag("--raw", o.raw, "print each exit as it ends")
       .text("-o,--output", o.output, "FILE", "write each exit and the sums to a trace file")
-      .number("-b,--buffer", o.ring_mb, "MIB", "ring buffer for --raw and -o (default 64)")
+      .number("-b,--buffer", o.ring_mb, "MIB", "ring buffer for --raw and -o (default 8)")
       .number("--max-vcpus", o.max_vcpus, "N", "room for so many vCPUs (default: as found, and some more)")
       .text("--probe", o.probe, "FORM", "auto, btf, raw or classic (default auto)")
       .flag("--check", o.check, "print what works on this host, and end")
@@ -97,7 +99,9 @@ std::string interpret(Options& o, const Text& text) {
   if (o.probe != "auto" && o.probe != "btf" && o.probe != "raw" && o.probe != "classic")
     return "--probe takes auto, btf, raw or classic, not '" + printable(o.probe) + "'";
   if (o.json + o.csv + o.raw > 1) return "--json, --csv and --raw exclude each other";
-  if (o.all && (!o.pids.empty() || !o.names.empty())) return "-a excludes -p and -n";
+  if (o.all && (!o.pids.empty() || !o.names.empty() || !o.sockets.empty()))
+    return "-a excludes -p, -n and -s";
+  if (o.no_qmp && !o.sockets.empty()) return "-s and --no-qmp exclude each other";
   if (o.ring_mb == 0 || o.ring_mb > 1024) return "-b takes 1 to 1024 MiB";
   if (o.max_vcpus > 65534) return "--max-vcpus takes at most 65534";
   if (std::string wrong = interpret_events(o, text); !wrong.empty()) return wrong;
@@ -118,7 +122,7 @@ Parsed parse_options(int argc, const char* const* argv, std::ostream& out, std::
     return {std::nullopt, cli::kUsage};
   }
   for (int i = 0; i < argc; ++i) options.args += (i ? " " : "") + std::string(argv[i]);
-  if (options.pids.empty() && options.names.empty()) options.all = true;
+  if (options.pids.empty() && options.names.empty() && options.sockets.empty()) options.all = true;
   return {std::move(options), 0};
 }
 

@@ -18,6 +18,8 @@ enum class Key { time, count, max };
 struct Options {
   std::vector<std::uint32_t> pids;
   std::vector<std::string> names;
+  std::vector<std::string> sockets;  ///< Monitors: their VMs are watched, and asked for their devices.
+  bool no_qmp = false;               ///< Ask no monitor, also not one that is free.
   bool all = false;
   std::vector<std::int32_t> vcpus;       ///< Only these; empty: every vCPU.
   std::chrono::nanoseconds interval{0};  ///< 0: one table at the end.
@@ -28,7 +30,7 @@ struct Options {
   bool json = false, csv = false, raw = false, check = false, quiet = false;
   std::string probe = "auto";  ///< "auto", "btf", "raw", "classic".
   std::string output;
-  std::uint64_t ring_mb = 64;
+  std::uint64_t ring_mb = 8;
   std::uint64_t max_vcpus = 0;  ///< 0: from the VMs found.
   cli::Color color = cli::Color::automatic;
   std::vector<std::string> command;

@@ -11,7 +11,7 @@
 namespace vmwhy::kvm_exits {
 namespace {
 
-constexpr std::size_t kAddresses = 8;
+constexpr std::size_t kAddresses = 8, kReasonWidth = 31, kLongestDevice = 90;
 
 struct Style {
   bool color;
@@ -44,8 +44,11 @@ void print_rows(std::ostream& out, const std::vector<Exit>& exits, std::uint64_t
       break;
     }
     std::string reason = exit.reason;
-    if (const std::string_view device = conventional_device(exit.kind, exit.code); !device.empty())
-      reason += fmt::format(" ({})", device);
+    std::string device = exit.device.empty() ? "" : printable(exit.device, kLongestDevice);
+    if (!device.empty()) device = exit.from_qemu ? " [" + device + "]" : " (" + device + ")";
+    // A name that would push the columns out of the terminal gets a line of its own.
+    const bool apart = reason.size() + device.size() > kReasonWidth;
+    if (!apart) reason += device;
     if (exit.halt) reason += " (asleep)";
     out << fmt::format("  {:<31} {:>10}", reason, exit.count);
     if (exit.timed)
@@ -54,6 +57,7 @@ void print_rows(std::ostream& out, const std::vector<Exit>& exits, std::uint64_t
                          short_ns(exit.percentile_ns(0.5)), short_ns(exit.percentile_ns(0.99)),
                          short_ns(exit.max_ns));
     out << "\n";
+    if (apart) out << "     " << device << "\n";
   }
 }
 
@@ -77,6 +81,14 @@ void print_vcpus(std::ostream& out, const Vm& vm, std::uint64_t window_ns, const
     out << fmt::format("  {:<31} {:>10} {:>7.2f} {:>7.2f} {:>7.2f}\n", name, count, percent(ns, window_ns),
                        percent(qemu_ns, window_ns), percent(halt_ns, window_ns));
   }
+}
+
+// Commas and quotes in names that somebody else chose.
+std::string csv_word(std::string_view text) {
+  std::string out = printable(text);
+  for (char& c : out)
+    if (c == ',' || c == '"') c = '_';
+  return out;
 }
 
 std::string vm_title(const Vm& vm) {
@@ -104,7 +116,11 @@ boost::json::object exit_json(const Exit& exit) {
   out["p99_ns"] = exit.percentile_ns(0.99);
   out["qemu_ns"] = exit.qemu_ns;
   out["halt"] = exit.halt;
-  if (exit.kind == KVM_EXITS_KIND_PIO || exit.kind == KVM_EXITS_KIND_MMIO) out["write"] = exit.write;
+  if (exit.kind == KVM_EXITS_KIND_PIO || exit.kind == KVM_EXITS_KIND_MMIO) {
+    out["write"] = exit.write;
+    out["device"] = exit.device.empty() ? boost::json::value(nullptr) : boost::json::value(exit.device);
+    if (!exit.device.empty()) out["device_from"] = exit.from_qemu ? "qemu" : "convention";
+  }
   out["log2_ns"] = std::move(histogram);
   return out;
 }
@@ -180,21 +196,19 @@ boost::json::object to_json(const Report& report) {
 
 void print_csv_head(std::ostream& out) {
   out << "time_ns,pid,name,vcpu,tid,kind,reason,code,count,timed,total_ns,max_ns,p50_ns,p99_ns,qemu_ns,"
-         "halt\n";
+         "halt,device\n";
 }
 
 void print_csv(std::ostream& out, const Report& report, std::uint64_t time_ns) {
   for (const Vm& vm : report.vms) {
-    std::string name = printable(vm.name);
-    for (char& c : name)
-      if (c == ',' || c == '"') c = '_';
+    const std::string name = csv_word(vm.name);
     for (const Vcpu& vcpu : vm.vcpus)
       for (const Exit& exit : vcpu.exits)
-        out << fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", time_ns, vm.pid, name,
+        out << fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", time_ns, vm.pid, name,
                            vcpu.id, vcpu.tid, to_string(exit.kind), exit.reason,
                            static_cast<std::int64_t>(exit.code), exit.count, exit.timed, exit.total_ns,
                            exit.max_ns, exit.percentile_ns(0.5), exit.percentile_ns(0.99), exit.qemu_ns,
-                           exit.halt ? 1 : 0);
+                           exit.halt ? 1 : 0, csv_word(exit.device));
   }
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "core/failure.hpp"
+#include "qmp/client.hpp"
 #include "tools/kvm-exits/model.hpp"
 #include "tools/kvm-exits/options.hpp"
 
@@ -13,12 +14,13 @@ namespace vmwhy::kvm_exits {
 struct Targets {
   std::vector<std::uint32_t> pids;  ///< Empty: all.
   std::map<std::uint32_t, KnownVm> known;
-  std::size_t threads = 0;  ///< Of the QEMUs found: at most so many vCPUs.
+  std::map<std::uint32_t, qmp::Address> monitors;  ///< By pid: where it can be asked; given, or free.
+  std::size_t threads = 0;                         ///< Of the QEMUs found: at most so many vCPUs.
 };
 
 /// Errors: a sentence that names what was not found, with what there is instead.
 Result<Targets> find_targets(const Options& options);
 /// Adds what can be learned of a process that was not there at the beginning.
-void learn(std::map<std::uint32_t, KnownVm>& known, std::uint32_t pid);
+void learn(Targets& targets, std::uint32_t pid);
 
 }  // namespace vmwhy::kvm_exits

@@ -142,7 +142,7 @@ void TraceOut::add(const Report& report) {
         sum.halt = exit.halt;
         recorder_.add(trace::make_record(
             now, number, sum,
-            trace::join_text({exit.reason, fmt::format("{}", fmt::join(exit.log2_ns, " "))})));
+            trace::join_text({exit.reason, fmt::format("{}", fmt::join(exit.log2_ns, " ")), exit.device})));
       }
     }
   }

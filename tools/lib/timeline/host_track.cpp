@@ -114,7 +114,10 @@ const KvmFailure& add_kvm_failure(VmTracks& vm, const trace::RecordView& record)
 }
 
 const KvmExits& add_kvm_exits(VmTracks& vm, const trace::RecordView& record) {
-  return vm.kvm_exits.add({record.header.time_ns, record.as<trace::KvmExitSummary>(), field(record, 0, 64)});
+  std::string reason = field(record, 0, 64);
+  // An address says more with the device that answers there.
+  if (const std::string device = field(record, 2, 160); !device.empty()) reason += " (" + device + ")";
+  return vm.kvm_exits.add({record.header.time_ns, record.as<trace::KvmExitSummary>(), std::move(reason)});
 }
 
 void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record) {

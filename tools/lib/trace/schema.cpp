@@ -239,7 +239,7 @@ constexpr RecordInfo kSchema[] = {
     info<LogTail>("log_tail", "path, lines"),
     info<KvmExit>("kvm_exit", ""),
     info<KvmFailure>("kvm_failure", "a sentence"),
-    info<KvmExitSummary>("kvm_exit_summary", "name of the reason, log2 histogram"),
+    info<KvmExitSummary>("kvm_exit_summary", "name of the reason, log2 histogram, device"),
     info<IoSyscall>("io_syscall", "path, call"),
     info<IoBlock>("io_block", "disk, status"),
 };
