@@ -7,10 +7,10 @@ qemu-system-x86_64 -nodefaults -machine pc,usb=off -accel kvm -cpu host -m 64 -d
   -kernel /lab/guests/emulation_failure.elf >qemu.log 2>&1 &
 qemu=$!
 while kill -0 $qemu && ! grep -q qemu /proc/$qemu/comm; do sleep 0.1; done
-kvm-exits -p $qemu -d 50s -o internal.vmt >internal.txt 2>internal.err &
+kvm-exits -p $qemu -d 150s -o internal.vmt >internal.txt 2>internal.err &
 tool=$!
 i=0
-while [ $i -lt 45 ] && ! grep -q "KVM internal error" internal.err; do
+while [ $i -lt 140 ] && ! grep -q "KVM internal error" internal.err; do
   kill -0 $tool 2>/dev/null || break
   sleep 1
   i=$((i + 1))

@@ -17,7 +17,7 @@ qemu-system-x86_64 -nodefaults -machine pc,usb=off -accel kvm -cpu host -m 32 -d
 qemu=$!
 i=0
 until [ -S /tmp/two ] || [ $((i += 1)) -gt 100 ]; do usleep 100000; done
-qmp-pausewatch -s /tmp/one --expect storage-full/errno=ENOSPC --within 50s -o storage.vmt \
+qmp-pausewatch -s /tmp/one --expect storage-full/errno=ENOSPC --within 150s --qmp-deadline 30s -o storage.vmt \
   -- qmp-call -s /tmp/two cont >storage.txt 2>storage.err
 status=$?
 kill $qemu
