@@ -37,5 +37,5 @@ $(BUILD)/bpf/%.bpf.o: tests/bpf/probes/%.bpf.c | $(BUILD)/setup.mk
 	$(call say,BPF,$<)mkdir -p $(@D) && $(BPF_CLANG) $(BPF_CFLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/bpf/layouts/%.o: tests/bpf/layouts/%.c $(wildcard tests/bpf/layouts/*.h) | $(BUILD)/setup.mk
 	$(call say,BPF,$<)mkdir -p $(@D) && $(BPF_CLANG) -target bpf -g -O2 -Wall -Werror -c $< -o $@
-$(call obj,$(BPF_TEST_SRC) $(wildcard tests/bench/bench_kvm*.cpp)): | $(BPF_SKELETONS) $(BPF_TEST_SKELETONS) $(BPF_LAYOUTS)
+$(call obj,$(BPF_TEST_SRC) $(wildcard tests/bench/bench_kvm*.cpp tests/bench/bench_io*.cpp)): | $(BPF_SKELETONS) $(BPF_TEST_SKELETONS) $(BPF_LAYOUTS)
 .SECONDARY: $(patsubst $(BUILD)/gen/bpf/%.skel.h,$(BUILD)/bpf/%.bpf.o,$(BPF_SKELETONS) $(BPF_TEST_SKELETONS))

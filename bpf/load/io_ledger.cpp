@@ -12,6 +12,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "bpf/io_ledger.skel.h"
 #include "bpf/load/kernel_btf.hpp"
@@ -122,7 +123,7 @@ Result<void> IoLedger::Impl::choose(Form form, const KernelBtf& kernel) {
     for (const Call& call : kCalls)
       if (call.number >= 0 && call.number < IO_LEDGER_NUMBERS)
         skeleton->rodata->call_of[call.number] = static_cast<std::uint8_t>(call.call);
-  } else {
+  } else if (form == Form::function) {
     for (const Call& call : kCalls) {
       for (const char* side : {"enter_", "leave_"}) {
         bpf_program* at = program(std::string(side) + call.name);
@@ -178,7 +179,7 @@ Result<void> IoLedger::Impl::attach_all(Form form) {
   std::vector<std::string> names;
   if (form == Form::raw) {
     names = {"raw_sys_exit", "raw_sys_enter"};
-  } else {
+  } else if (form == Form::function) {
     // The end first: a request that is seen to begin is seen to end.
     for (const Call& call : kCalls)
       for (const char* side : {"leave_", "enter_"}) names.push_back(side + std::string(call.name));
@@ -186,7 +187,8 @@ Result<void> IoLedger::Impl::attach_all(Form form) {
   for (const std::string& name : names)
     if (const std::string error = attach(name); !error.empty())
       return system_failure(errno, "cannot attach " + name);
-  sources.push_back({"system calls", form == Form::raw ? "raw_tp" : "fexit", true, ""});
+  if (form != Form::none)
+    sources.push_back({"system calls", form == Form::raw ? "raw_tp" : "fexit", true, ""});
   const auto optional = [&](const char* what, const std::string& name) {
     IoLedgerSource source{what, "raw_tp", false, "this kernel's BTF shows no tracepoint of the form known"};
     if (!name.empty()) source.error = attach(name);
@@ -206,16 +208,20 @@ Result<std::unique_ptr<IoLedger>> IoLedger::open(const Environment& environment,
   if (const auto obstacle = environment.obstacle(false)) return *obstacle;
   libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
   const KernelBtf kernel("/sys/kernel/btf", {});
-  Failure last = system_failure(ENOTSUP, "no form of the probe fits this kernel");
-  for (const Form form : {Form::function, Form::raw}) {
-    if (options.form != Form::automatic && options.form != form) continue;
+  std::vector<Form> forms{options.form};
+  if (options.form == Form::automatic) forms = {Form::function, Form::none};
+  if (options.form == Form::any) forms = {Form::function, Form::raw};
+  std::optional<Failure> last;
+  for (const Form form : forms) {
     auto impl = std::make_unique<Impl>();
+    if (form == Form::none)
+      impl->sources.push_back({"system calls", "", false, last ? to_string(*last) : "not asked for"});
     Result<void> done = impl->load(options, form, kernel);
     if (done) done = impl->attach_all(form);
     if (done) return std::unique_ptr<IoLedger>(new IoLedger(std::move(impl)));
     last = done.error();
   }
-  return last;
+  return *last;
 }
 
 Result<void> IoLedger::watch(std::uint32_t pid) {

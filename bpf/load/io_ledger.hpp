@@ -17,10 +17,11 @@ namespace vmwhy::bpf {
 struct IoLedgerOptions {
   /// How system calls are followed.
   enum class Form {
-    automatic,  ///< function where that works, raw otherwise.
-    function,   ///< fentry and fexit of the storage calls alone: other calls and other processes' cost
-                ///< nothing.
+    automatic,  ///< function where that works, otherwise none.
+    any,        ///< function where that works, otherwise raw.
+    function,   ///< fentry and fexit of the storage calls alone: other calls cost nothing, of whomever.
     raw,        ///< raw_tp sys_enter and sys_exit: every system call of the host takes the traced path.
+    none,       ///< Only the block layer and io_uring.
   };
   Form form = Form::automatic;
   std::uint64_t slow_ns = 500'000'000;
@@ -30,7 +31,7 @@ struct IoLedgerOptions {
 /// What became of one source.
 struct IoLedgerSource {
   std::string name;  ///< "system calls", "block layer", "io_uring".
-  std::string form;  ///< "fexit", "raw_tp".
+  std::string form;  ///< "fexit", "raw_tp"; empty: not attached.
   bool attached = false;
   std::string error;  ///< Why not.
 };

@@ -235,9 +235,22 @@ TEST_P(IoLedgerProbe, ShowsARequestThatHangsAndTellsItWhenItEnds) {
 INSTANTIATE_TEST_SUITE_P(Forms, IoLedgerProbe, ::testing::Values(Form::function, Form::raw),
                          [](const auto& info) { return info.param == Form::raw ? "Raw" : "Function"; });
 
-TEST(IoLedger, FallsBackToTracepointsAndSaysWhichFormItTook) {
+TEST(IoLedger, TaxesNobodyUnlessAskedTo) {
   VMWHY_NEEDS(bpf);
   const auto opened = IoLedger::open(bpf::look_around());
+  ASSERT_TRUE(opened) << to_string(opened.error());
+  const auto& sources = (*opened)->sources();
+  ASSERT_EQ(sources.size(), 3u);
+  EXPECT_EQ(sources[0].name, "system calls");
+  EXPECT_EQ(sources[0].attached, function_form_error().empty());
+  EXPECT_EQ(sources[0].error, function_form_error());
+}
+
+TEST(IoLedger, TakesTracepointsWhereItIsAskedToAndSaysSo) {
+  VMWHY_NEEDS(bpf);
+  IoLedgerOptions options;
+  options.form = Form::any;
+  const auto opened = IoLedger::open(bpf::look_around(), options);
   ASSERT_TRUE(opened) << to_string(opened.error());
   const auto& sources = (*opened)->sources();
   ASSERT_EQ(sources.size(), 3u);

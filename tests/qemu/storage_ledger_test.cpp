@@ -35,7 +35,7 @@ TEST(StorageLedger, FullTmpfsIsProvenByTheFailedCall) {
   const TempDir dir;
   const Mount small("tmpfs", dir.path() / "small", "tmpfs", "size=4m");
   QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(sparse_file(small / "disk.raw", kDiskBytes))});
-  Watcher watch(dir, {&vm});
+  Watcher watch(dir, {&vm}, {"--syscall-probes"});
   vm.cont();
   ASSERT_TRUE(vm.wait_run_state("io-error"));
   const auto incident = watch.incident("pause");
@@ -55,7 +55,7 @@ TEST(StorageLedger, DeadDeviceIsProvenByTheFailedCall) {
   const std::string backing = dir.sparse("backing", kDiskBytes);
   const LoopDevice loop(backing);
   QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(loop.path(), "raw", "host_device")});
-  Watcher watch(dir, {&vm});
+  Watcher watch(dir, {&vm}, {"--syscall-probes"});
   vm.cont();
   ASSERT_TRUE(wait_until([&] { return vm.serial().find('.') != std::string::npos; }));
   ASSERT_TRUE(wait_until([&] {
@@ -81,7 +81,7 @@ TEST(StorageLedger, FileSizeLimitIsNamed) {
   ::signal(SIGXFSZ, before);
   const rlimit limit{4 << 20, RLIM_INFINITY};
   ASSERT_EQ(::prlimit(vm.pid(), RLIMIT_FSIZE, &limit, nullptr), 0);
-  Watcher watch(dir, {&vm});
+  Watcher watch(dir, {&vm}, {"--syscall-probes"});
   vm.cont();
   ASSERT_TRUE(vm.wait_run_state("io-error"));
   const auto incident = watch.incident("pause");
@@ -101,12 +101,32 @@ TEST(StorageLedger, FailedIoUringRequestIsSeen) {
   const Mount small("tmpfs", dir.path() / "small", "tmpfs", "size=4m");
   const std::string image = sparse_file(small / "disk.raw", kDiskBytes);
   QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(image, "raw", "file", "aio=io_uring")});
-  Watcher watch(dir, {&vm});
+  Watcher watch(dir, {&vm}, {"--syscall-probes"});
   vm.cont();
   ASSERT_TRUE(vm.wait_run_state("io-error"));
   const auto incident = watch.incident("pause");
   EXPECT_TRUE(is_verdict(incident, "storage-full", "proven"));
   EXPECT_TRUE(has_evidence(incident, "syscall", "io_uring"));
+  watch.finish();
+}
+
+TEST(StorageLedger, SystemCallsThatAreNotFollowedAreSaidToBeSo) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(mount);
+  VMWHY_NEEDS(bpf);
+  const TempDir dir;
+  const Mount small("tmpfs", dir.path() / "small", "tmpfs", "size=4m");
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(sparse_file(small / "disk.raw", kDiskBytes))});
+  Watcher watch(dir, {&vm});
+  vm.cont();
+  ASSERT_TRUE(vm.wait_run_state("io-error"));
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(is_verdict(incident, "storage-full", "proven"));
+  // Either they are followed at no cost to others, or it is said how to have them followed.
+  if (!has_evidence(incident, "syscall", "failed with ENOSPC")) {
+    const std::string missing = boost::json::serialize(incident.at("missing"));
+    EXPECT_NE(missing.find("--syscall-probes"), std::string::npos) << missing;
+  }
   watch.finish();
 }
 

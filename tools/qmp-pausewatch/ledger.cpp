@@ -39,7 +39,12 @@ host::SensorReport report_of(const bpf::IoLedger& probes) {
     out.detail += source.name + (source.attached ? " (" + source.form + ")" : " not seen: " + source.error);
     if (source.attached) continue;
     out.state = trace::SensorState::partial;
-    out.remedy = "Linux 5.19 or later with BTF of the block layer and io_uring";
+    if (!out.remedy.empty()) continue;
+    out.remedy =
+        source.name == "system calls"
+            ? "--syscall-probes (it slows down every system call of this host a little), or a kernel "
+              "that takes programs on functions"
+            : "Linux 5.19 or later with BTF of the block layer and io_uring";
   }
   out.detail = "storage requests of QEMU that fail, are short, slow or hang: " + out.detail;
   return out;
@@ -51,7 +56,7 @@ host::SensorReport Ledger::switched_off() {
   return {"bpf", trace::SensorState::off, 0, "kernel probes are switched off", "leave out --no-bpf"};
 }
 
-Ledger::Opened Ledger::open() {
+Ledger::Opened Ledger::open(bool syscall_probes) {
   host::SensorReport off{"bpf", trace::SensorState::off, 0, "", ""};
   struct stat space {};
   if (::stat("/proc/self/ns/pid", &space) == 0 && space.st_ino != kInitialPidNamespace) {
@@ -60,7 +65,9 @@ Ledger::Opened Ledger::open() {
     off.remedy = "run on the host, outside of the container";
     return {nullptr, off};
   }
-  auto opened = bpf::IoLedger::open(bpf::look_around());
+  bpf::IoLedgerOptions options;
+  if (syscall_probes) options.form = bpf::IoLedgerOptions::Form::any;
+  auto opened = bpf::IoLedger::open(bpf::look_around(), options);
   if (!opened) {
     bpf::Failure failure = opened.error();
     off.error = failure.code.value();

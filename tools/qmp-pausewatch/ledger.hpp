@@ -27,7 +27,8 @@ class Ledger {
     host::SensorReport sensor;
   };
   /// Loads and attaches the probes, where this process may and the kernel can.
-  static Opened open();
+  /// @param syscall_probes  Also where following system calls slows down every call of the host.
+  static Opened open(bool syscall_probes);
   /// The sensor of a run that does without.
   static host::SensorReport switched_off();
 

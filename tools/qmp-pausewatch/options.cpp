@@ -48,6 +48,8 @@ void declare(cli::Parser& parser, Options& o, Raw& raw) {
              "runstate=NAME, event=NAME, cause=NAME or qmp-rtt>TIME (repeatable)")
       .texts("--then", raw.then, "ACTION", "'exec COMMAND', snapshot or exit (for each --on, or one for all)")
       .flag("--no-bpf", o.no_bpf, "do without kernel probes")
+      .flag("--syscall-probes", o.syscall_probes,
+            "follow system calls also where that slows down every call of this host")
       .flag("--check", o.check, "print what can be seen on this host, and end")
       .flag("-q,--quiet", o.quiet, "reports only")
       .flag("-v,--verbose", o.verbose, "print each QMP command sent")
@@ -94,6 +96,7 @@ std::string interpret(Options& o, const Raw& raw) {
   for (const Trigger& trigger : o.triggers)
     if (trigger.condition.kind == Condition::Kind::cause && !causes::is_cause(trigger.condition.name))
       return no_cause("--on", trigger.condition.name);
+  if (o.no_bpf && o.syscall_probes) return "--no-bpf and --syscall-probes exclude each other";
   if (o.check) return {};
   if (o.sockets.empty() && o.pids.empty() && o.names.empty() && !o.all)
     return "nothing to watch: give -s SOCKET, -p PID, -n NAME or -a (see --help)";

@@ -33,6 +33,7 @@ struct Options {
   bool verbose = false;
   bool check = false;
   bool no_bpf = false;
+  bool syscall_probes = false;
   cli::Color color = cli::Color::automatic;
 
   std::optional<Expectation> expect;

@@ -62,7 +62,7 @@ int Watcher::run() {
   sensors_ = host::probe_sensors();
   // After the helper was forked, which would keep the probes open.
   Ledger::Opened opened{nullptr, Ledger::switched_off()};
-  if (!options_.no_bpf) opened = Ledger::open();
+  if (!options_.no_bpf) opened = Ledger::open(options_.syscall_probes);
   sensors_.push_back(std::move(opened.sensor));
   const auto found = qmp::find_qemus();
   if (nothing_to_watch(found) || !open_trace(found)) return cli::kEnvironment;
