@@ -10,6 +10,8 @@ enum {
   IO_LEDGER_TRIES = 8,     /* Slots that a request tries before it goes untimed. */
   IO_LEDGER_NUMBERS = 512, /* System call numbers that can be looked up. */
   IO_LEDGER_IOVECS = 1024, /* IOV_MAX. */
+  IO_LEDGER_BUCKETS = 32,
+  IO_LEDGER_COLUMNS = 4, /* Cells of a row: read, write, flush, everything else. */
 };
 
 enum io_ledger_op {
@@ -48,14 +50,15 @@ enum io_ledger_what {
 /* Rows of io_ledger_stats. UNTIMED and IOV_UNREAD say that something of a request is not known, RING_FULL
  * that a failure is missing from the result. */
 enum io_ledger_stat {
-  IO_LEDGER_STAT_CALLS = 0,       /* Requests of watched processes that were seen to begin. */
-  IO_LEDGER_STAT_RING_FULL = 1,   /* Failures that did not fit into the ring. */
-  IO_LEDGER_STAT_UNTIMED = 2,     /* Requests that found no slot. */
-  IO_LEDGER_STAT_IOV_UNREAD = 3,  /* Requests whose length could not be read. */
-  IO_LEDGER_STAT_READ_FAILED = 4, /* Kernel memory that could not be read: a field of a record is 0. */
-  IO_LEDGER_STAT_BLOCK = 5,       /* Failed requests of the block layer, of whomever. */
-  IO_LEDGER_STAT_URING = 6,       /* Failed io_uring requests, of whomever. */
-  IO_LEDGER_STATS = 7,
+  IO_LEDGER_STAT_CALLS = 0,         /* Requests of watched processes that were seen to begin. */
+  IO_LEDGER_STAT_RING_FULL = 1,     /* Failures that did not fit into the ring. */
+  IO_LEDGER_STAT_UNTIMED = 2,       /* Requests that found no slot. */
+  IO_LEDGER_STAT_IOV_UNREAD = 3,    /* Requests whose length could not be read. */
+  IO_LEDGER_STAT_READ_FAILED = 4,   /* Kernel memory that could not be read: a field of a record is 0. */
+  IO_LEDGER_STAT_BLOCK = 5,         /* Failed requests of the block layer, of whomever. */
+  IO_LEDGER_STAT_URING = 6,         /* Failed io_uring requests, of whomever. */
+  IO_LEDGER_STAT_BLOCK_UNTIMED = 7, /* Block requests that found no slot. */
+  IO_LEDGER_STATS = 8,
 };
 
 /* A request under way. Taken by compare-and-swap of `owner`, so no lock and no insert. */
@@ -68,6 +71,35 @@ struct io_ledger_slot {
   __u32 call; /* An enum io_ledger_call. */
   __u32 op;   /* An enum io_ledger_op. */
   __u32 mode; /* fallocate's. */
+};
+
+/* A block layer request under way. `owner` is its address, of no meaning to user space. */
+struct io_ledger_block_slot {
+  __u64 owner;    /* 0: free. */
+  __u64 start_ns; /* When it was issued to the driver; 0: being filled. */
+  __u64 sector;
+  __u32 length;
+  __u32 dev; /* The disk's: major << 20 | minor. */
+  __u32 op;
+  __u32 reserved;
+};
+
+/* Requests of one operation to one file or disk that have ended. A row has IO_LEDGER_COLUMNS of them. */
+struct io_ledger_cell {
+  __u64 count;
+  __u64 errors;
+  __u64 bytes; /* Of those that went well. */
+  __u64 total_ns;
+  __u64 max_ns;
+  /* Bucket i counts durations of [2^(i+9), 2^(i+10)) ns; the first and the last also what lies beyond. What
+   * was not timed is in `count` alone. */
+  __u64 log2[IO_LEDGER_BUCKETS];
+};
+
+struct io_ledger_inode {
+  __u64 ino;
+  __u32 dev;
+  __u32 reserved;
 };
 
 /* What travels through the ring. */

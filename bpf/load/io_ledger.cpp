@@ -47,12 +47,33 @@ constexpr const char* kPrefix = "__x64_sys_";
 #endif
 
 constexpr std::size_t kSlotsBytes = IO_LEDGER_SLOTS * sizeof(io_ledger_slot);
+constexpr std::size_t kBlockSlotsBytes = IO_LEDGER_SLOTS * sizeof(io_ledger_block_slot);
+
+/// Copies of the slots that are taken. What ends while it is read is left out.
+template <class Slot>
+std::vector<Slot> taken(const void* mapped) {
+  std::vector<Slot> out;
+  const auto* slots = static_cast<const Slot*>(mapped);
+  for (std::size_t i = 0; slots != nullptr && i < IO_LEDGER_SLOTS; ++i) {
+    const std::uint64_t owner = __atomic_load_n(&slots[i].owner, __ATOMIC_ACQUIRE);
+    const std::uint64_t start = __atomic_load_n(&slots[i].start_ns, __ATOMIC_ACQUIRE);
+    if (owner == 0 || start == 0) continue;
+    const Slot copy = slots[i];
+    // It may have ended, and the slot may be another's, while it was read.
+    if (__atomic_load_n(&slots[i].owner, __ATOMIC_ACQUIRE) != owner ||
+        __atomic_load_n(&slots[i].start_ns, __ATOMIC_ACQUIRE) != start || copy.start_ns != start)
+      continue;
+    out.push_back(copy);
+  }
+  return out;
+}
 
 }  // namespace
 
 const char* IoLedgerLosses::name(unsigned stat) {
-  static constexpr const char* kNames[IO_LEDGER_STATS] = {
-      "calls", "ring_full", "untimed", "iov_unread", "read_failed", "block_failed", "uring_failed"};
+  static constexpr const char* kNames[IO_LEDGER_STATS] = {"calls",        "ring_full",    "untimed",
+                                                          "iov_unread",   "read_failed",  "block_failed",
+                                                          "uring_failed", "block_untimed"};
   return stat < IO_LEDGER_STATS ? kNames[stat] : "";
 }
 
@@ -95,6 +116,7 @@ class IoLedger::Impl {
   ~Impl() {
     for (bpf_link* link : links) bpf_link__destroy(link);
     if (mapped != nullptr) ::munmap(mapped, kSlotsBytes);
+    if (block_mapped != nullptr) ::munmap(block_mapped, kBlockSlotsBytes);
     if (skeleton != nullptr) io_ledger_bpf__destroy(skeleton);
   }
 
@@ -112,6 +134,8 @@ class IoLedger::Impl {
   std::vector<IoLedgerSource> sources;
   std::string block_program, uring_program;
   void* mapped = nullptr;
+  void* block_mapped = nullptr;
+  std::uint32_t rows = 0;
 };
 
 // Which programs are loaded, and what they are attached to.
@@ -156,6 +180,16 @@ Result<void> IoLedger::Impl::load(const IoLedgerOptions& options, Form form, con
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t ring = std::bit_ceil(std::clamp<std::size_t>(options.ring_bytes, page, 1u << 30));
   int error = bpf_map__set_max_entries(skeleton->maps.io_ledger_ring, static_cast<std::uint32_t>(ring));
+  rows = options.rows;
+  if (rows > 0) {
+    skeleton->rodata->with_stats = 1;
+    for (const char* name : {"stats_block_rq_issue", "stats_block_rq_complete"})
+      bpf_program__set_autoload(program(name), true);
+    bpf_map__set_max_entries(skeleton->maps.cells, rows * IO_LEDGER_COLUMNS);
+    // QEMU may have a file open several times.
+    for (bpf_map* map : {skeleton->maps.file_rows, skeleton->maps.inode_rows, skeleton->maps.disk_rows})
+      bpf_map__set_max_entries(map, rows * 4);
+  }
   if (error == 0) error = io_ledger_bpf__load(skeleton);
   if (error != 0) return system_failure(error, "cannot load the io_ledger probe (" + log.last() + ")");
   mapped = ::mmap(nullptr, kSlotsBytes, PROT_READ, MAP_SHARED, bpf_map__fd(skeleton->maps.slots), 0);
@@ -163,7 +197,12 @@ Result<void> IoLedger::Impl::load(const IoLedgerOptions& options, Form form, con
     mapped = nullptr;
     return system_failure(errno, "cannot map the table of requests");
   }
-  return {};
+  if (rows == 0) return {};
+  block_mapped =
+      ::mmap(nullptr, kBlockSlotsBytes, PROT_READ, MAP_SHARED, bpf_map__fd(skeleton->maps.block_slots), 0);
+  if (block_mapped != MAP_FAILED) return {};
+  block_mapped = nullptr;
+  return system_failure(errno, "cannot map the table of block requests");
 }
 
 // @return why not; empty: attached.
@@ -197,6 +236,11 @@ Result<void> IoLedger::Impl::attach_all(Form form) {
   };
   optional("block layer", block_program);
   optional("io_uring", uring_program);
+  if (rows == 0) return {};
+  IoLedgerSource statistics{"block statistics", "raw_tp", false, attach("stats_block_rq_complete")};
+  if (statistics.error.empty()) statistics.error = attach("stats_block_rq_issue");
+  statistics.attached = statistics.error.empty();
+  sources.push_back(std::move(statistics));
   return {};
 }
 
@@ -215,7 +259,10 @@ Result<std::unique_ptr<IoLedger>> IoLedger::open(const Environment& environment,
   for (const Form form : forms) {
     auto impl = std::make_unique<Impl>();
     if (form == Form::none)
-      impl->sources.push_back({"system calls", "", false, last ? to_string(*last) : "not asked for"});
+      impl->sources.push_back(
+          {"system calls", "", false,
+           last ? "this kernel takes no programs on functions (" + last->code.message() + ")"
+                : "not asked for"});
     Result<void> done = impl->load(options, form, kernel);
     if (done) done = impl->attach_all(form);
     if (done) return std::unique_ptr<IoLedger>(new IoLedger(std::move(impl)));
@@ -252,18 +299,48 @@ IoLedgerLosses IoLedger::losses() const {
 }
 
 std::vector<io_ledger_slot> IoLedger::under_way() const {
-  std::vector<io_ledger_slot> out;
-  const auto* slots = static_cast<const io_ledger_slot*>(impl_->mapped);
-  for (std::size_t i = 0; i < IO_LEDGER_SLOTS; ++i) {
-    const std::uint64_t owner = __atomic_load_n(&slots[i].owner, __ATOMIC_ACQUIRE);
-    const std::uint64_t start = __atomic_load_n(&slots[i].start_ns, __ATOMIC_ACQUIRE);
-    if (owner == 0 || start == 0) continue;
-    const io_ledger_slot copy = slots[i];
-    // It may have ended, and the slot may be another's, while it was read.
-    if (__atomic_load_n(&slots[i].owner, __ATOMIC_ACQUIRE) != owner ||
-        __atomic_load_n(&slots[i].start_ns, __ATOMIC_ACQUIRE) != start || copy.start_ns != start)
-      continue;
-    out.push_back(copy);
+  return taken<io_ledger_slot>(impl_->mapped);
+}
+
+std::vector<io_ledger_block_slot> IoLedger::block_under_way() const {
+  return taken<io_ledger_block_slot>(impl_->block_mapped);
+}
+
+Result<void> IoLedger::count_file(std::uint32_t pid, std::int32_t fd, const io_ledger_inode& inode,
+                                  std::uint32_t row) {
+  if (impl_->rows <= row) return system_failure(ENOSPC, "no row is left to count requests in");
+  const std::uint64_t key = static_cast<std::uint64_t>(pid) << 32 | static_cast<std::uint32_t>(fd);
+  if (fd >= 0 && bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.file_rows), &key, &row, BPF_ANY) != 0)
+    return system_failure(errno, "cannot count the requests to a descriptor");
+  if (inode.ino != 0 &&
+      bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.inode_rows), &inode, &row, BPF_ANY) != 0)
+    return system_failure(errno, "cannot count the requests to a file");
+  return {};
+}
+
+Result<void> IoLedger::count_disk(std::uint32_t dev, std::uint32_t row) {
+  if (impl_->rows <= row) return system_failure(ENOSPC, "no row is left to count requests in");
+  if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.disk_rows), &dev, &row, BPF_ANY) != 0)
+    return system_failure(errno, "cannot count the requests to a disk");
+  return {};
+}
+
+std::array<io_ledger_cell, IO_LEDGER_COLUMNS> IoLedger::row(std::uint32_t row) const {
+  std::array<io_ledger_cell, IO_LEDGER_COLUMNS> out{};
+  const int fd = bpf_map__fd(impl_->skeleton->maps.cells);
+  std::vector<io_ledger_cell> cpus(static_cast<std::size_t>(std::max(libbpf_num_possible_cpus(), 1)));
+  for (std::uint32_t column = 0; column < IO_LEDGER_COLUMNS; ++column) {
+    const std::uint32_t index = row * IO_LEDGER_COLUMNS + column;
+    if (bpf_map_lookup_elem(fd, &index, cpus.data()) != 0) continue;
+    io_ledger_cell& sum = out[column];
+    for (const io_ledger_cell& cpu : cpus) {
+      sum.count += cpu.count;
+      sum.errors += cpu.errors;
+      sum.bytes += cpu.bytes;
+      sum.total_ns += cpu.total_ns;
+      sum.max_ns = std::max(sum.max_ns, cpu.max_ns);
+      for (unsigned i = 0; i < IO_LEDGER_BUCKETS; ++i) sum.log2[i] += cpu.log2[i];
+    }
   }
   return out;
 }

@@ -3,6 +3,7 @@
 // Loads, attaches and reads the probe family io_ledger (bpf/probes/io_ledger.bpf.c): failed, short and slow
 // storage requests of watched processes, those under way, and failed requests of the block layer. One thread.
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,11 +27,14 @@ struct IoLedgerOptions {
   Form form = Form::automatic;
   std::uint64_t slow_ns = 500'000'000;
   std::size_t ring_bytes = 256u << 10;  ///< Rounded up to a power of two of pages.
+  /// Rows in which requests are counted, successes too; 0: only failures and slow ones are told. Rows cost
+  /// 1.2 KiB a CPU. Requests of the block layer take a longer way then, all of this host's.
+  std::uint32_t rows = 0;
 };
 
 /// What became of one source.
 struct IoLedgerSource {
-  std::string name;  ///< "system calls", "block layer", "io_uring".
+  std::string name;  ///< "system calls", "block layer", "io_uring", "block statistics".
   std::string form;  ///< "fexit", "raw_tp"; empty: not attached.
   bool attached = false;
   std::string error;  ///< Why not.
@@ -60,6 +64,18 @@ class IoLedger {
   IoLedgerLosses losses() const;
   /// Requests under way of all watched processes.
   std::vector<io_ledger_slot> under_way() const;
+
+  /// Requests to this file of a watched process are counted in `row` from now on: system calls by the
+  /// descriptor, io_uring by the inode (`dev` as the kernel numbers it; ino 0: not known).
+  /// Errors: there are no rows, or the table is full.
+  Result<void> count_file(std::uint32_t pid, std::int32_t fd, const io_ledger_inode& inode,
+                          std::uint32_t row);
+  /// Requests to this disk (major << 20 | minor), of whomever.
+  Result<void> count_disk(std::uint32_t dev, std::uint32_t row);
+  /// The cells of a row, all CPUs together, since the beginning.
+  std::array<io_ledger_cell, IO_LEDGER_COLUMNS> row(std::uint32_t row) const;
+  /// Requests under way to the disks that are counted.
+  std::vector<io_ledger_block_slot> block_under_way() const;
   int ring_fd() const;
 
  private:

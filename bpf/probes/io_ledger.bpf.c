@@ -17,6 +17,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u64 slow_ns = 500000000;
 const volatile __u8 call_of[IO_LEDGER_NUMBERS]; /* raw form: an enum io_ledger_call by system call number. */
+const volatile __u8 with_stats;                 /* Successes are counted too, in `cells`. */
 const volatile __u32 uring_arguments;           /* io_uring_complete's: 3 or 7. */
 
 STATS_MAP(io_ledger, IO_LEDGER_STATS)
@@ -37,6 +38,69 @@ struct {
   __type(key, u32);
   __type(value, u8);
 } watched_pids SEC(".maps");
+
+/* User space sets the size, and fills the three maps that say which row a request belongs to. */
+struct {
+  __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+  __uint(max_entries, IO_LEDGER_COLUMNS);
+  __type(key, u32);
+  __type(value, struct io_ledger_cell);
+} cells SEC(".maps");
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 1);
+  __type(key, u64); /* tgid << 32 | fd */
+  __type(value, u32);
+} file_rows SEC(".maps");
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 1);
+  __type(key, struct io_ledger_inode);
+  __type(value, u32);
+} inode_rows SEC(".maps");
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 1);
+  __type(key, u32); /* dev */
+  __type(value, u32);
+} disk_rows SEC(".maps");
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, IO_LEDGER_SLOTS);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, u32);
+  __type(value, struct io_ledger_block_slot);
+} block_slots SEC(".maps");
+
+static __always_inline u32 log2_bucket(u64 ns) {
+  u32 bucket = 0;
+  ns >>= 10;
+  for (u32 step = 32; step; step >>= 1) {
+    if (ns >> (step - 1)) {
+      bucket += step;
+      ns >>= step;
+    }
+  }
+  return bucket < IO_LEDGER_BUCKETS ? bucket : IO_LEDGER_BUCKETS - 1;
+}
+
+/* @param duration_ns  0: not known. */
+static __always_inline void count(u32 row, u32 op, s64 result, u64 duration_ns) {
+  u32 column = op == IO_LEDGER_OP_READ ? 0 : op == IO_LEDGER_OP_WRITE ? 1 : op == IO_LEDGER_OP_FLUSH ? 2 : 3;
+  u32 index = row * IO_LEDGER_COLUMNS + column;
+  struct io_ledger_cell* cell = bpf_map_lookup_elem(&cells, &index);
+  if (!cell) return;
+  cell->count++;
+  if (result < 0)
+    cell->errors++;
+  else
+    cell->bytes += result;
+  if (!duration_ns) return;
+  cell->total_ns += duration_ns;
+  if (duration_ns > cell->max_ns) cell->max_ns = duration_ns;
+  u32 bucket = log2_bucket(duration_ns);
+  if (bucket < IO_LEDGER_BUCKETS) cell->log2[bucket]++;
+}
 
 struct iovec_ {
   u64 base;
@@ -231,6 +295,11 @@ static __noinline int leave(s64 result) {
   event.result = result;
   event.tgid = me >> 32;
   event.tid = me;
+  if (with_stats) {
+    u64 key = me >> 32 << 32 | (u32)event.fd;
+    u32* row = bpf_map_lookup_elem(&file_rows, &key);
+    if (row) count(*row, event.op, result, event.duration_ns);
+  }
   bool moves = event.op == IO_LEDGER_OP_READ || event.op == IO_LEDGER_OP_WRITE;
   if (result < 0)
     event.what = harmless(result, event.op) ? 0 : IO_LEDGER_FAILED;
@@ -283,16 +352,108 @@ SYSTEM_CALL(fsync, IO_LEDGER_FSYNC)
 SYSTEM_CALL(fdatasync, IO_LEDGER_FDATASYNC)
 SYSTEM_CALL(fallocate, IO_LEDGER_FALLOCATE)
 
+static __always_inline u32 block_op(u32 flags) {
+  switch (flags & 0xff) {
+    case 0:
+      return IO_LEDGER_OP_READ;
+    case 1:
+      return IO_LEDGER_OP_WRITE;
+    case 2:
+      return IO_LEDGER_OP_FLUSH;
+    case 3:
+    case 5:
+      return IO_LEDGER_OP_DISCARD;
+    case 9:
+      return IO_LEDGER_OP_ZEROES;
+    default:
+      return IO_LEDGER_OP_OTHER;
+  }
+}
+
+static __always_inline struct gendisk* disk_of(struct request* request) {
+  struct request_queue* queue = NULL;
+  struct gendisk* disk = NULL;
+  if (bpf_core_read(&queue, sizeof(queue), &request->q) != 0 || !queue ||
+      !bpf_core_field_exists(queue->disk) || bpf_core_read(&disk, sizeof(disk), &queue->disk) != 0)
+    return NULL;
+  return disk;
+}
+
+static __always_inline u32 dev_of(struct gendisk* disk) {
+  int major = 0, minor = 0;
+  bpf_core_read(&major, sizeof(major), &disk->major);
+  bpf_core_read(&minor, sizeof(minor), &disk->first_minor);
+  return (u32)major << 20 | ((u32)minor & 0xfffff);
+}
+
+/* The row of a request to a disk that is counted, or NULL. */
+static __always_inline u32* block_row(struct request* request, u32* dev) {
+  struct gendisk* disk = disk_of(request);
+  if (!disk) return NULL;
+  *dev = dev_of(disk);
+  return bpf_map_lookup_elem(&disk_rows, dev);
+}
+
+static __always_inline u32 first_block_slot(u64 request) {
+  return (u32)(request >> 6) * 2654435761u >> 16;
+}
+
+SEC("raw_tp/block_rq_issue")
+int stats_block_rq_issue(struct bpf_raw_tracepoint_args* ctx) {
+  struct request* request = (struct request*)ctx->args[0];
+  u64 me = (u64)request;
+  u32 dev = 0, flags = 0;
+  if (!block_row(request, &dev)) return 0;
+  u32 first = first_block_slot(me);
+  for (u32 i = 0; i < IO_LEDGER_TRIES; i++) {
+    u32 index = (first + i) & (IO_LEDGER_SLOTS - 1);
+    struct io_ledger_block_slot* slot = bpf_map_lookup_elem(&block_slots, &index);
+    if (!slot) continue;
+    /* One's own: it was requeued. */
+    if (slot->owner != me && __sync_val_compare_and_swap(&slot->owner, 0, me) != 0) continue;
+    slot->start_ns = 0;
+    bpf_core_read(&slot->sector, sizeof(slot->sector), &request->__sector);
+    bpf_core_read(&slot->length, sizeof(slot->length), &request->__data_len);
+    bpf_core_read(&flags, sizeof(flags), &request->cmd_flags);
+    slot->dev = dev;
+    slot->op = block_op(flags);
+    slot->start_ns = bpf_ktime_get_boot_ns();
+    return 0;
+  }
+  stat_add(IO_LEDGER_STAT_BLOCK_UNTIMED, 1);
+  return 0;
+}
+
+SEC("raw_tp/block_rq_complete")
+int stats_block_rq_complete(struct bpf_raw_tracepoint_args* ctx) {
+  struct request* request = (struct request*)ctx->args[0];
+  u64 me = (u64)request, duration = 0;
+  u32 dev = 0, flags = 0;
+  u32* row = block_row(request, &dev);
+  if (!row) return 0;
+  u32 first = first_block_slot(me);
+  for (u32 i = 0; i < IO_LEDGER_TRIES; i++) {
+    u32 index = (first + i) & (IO_LEDGER_SLOTS - 1);
+    struct io_ledger_block_slot* slot = bpf_map_lookup_elem(&block_slots, &index);
+    if (!slot || slot->owner != me) continue;
+    if (slot->start_ns) duration = bpf_ktime_get_boot_ns() - slot->start_ns;
+    slot->start_ns = 0;
+    slot->owner = 0;
+    break;
+  }
+  bpf_core_read(&flags, sizeof(flags), &request->cmd_flags);
+  s64 result = (u32)ctx->args[1] ? -1 : (s64)(u32)ctx->args[2];
+  count(*row, block_op(flags), result, duration);
+  return 0;
+}
+
 /* Failures only, of every process: who sent a request cannot be told here. block_rq_error came with 5.18;
  * before it block_rq_complete has the same arguments. */
 static __always_inline int block(struct request* request, u64 error, u32 bytes) {
   if (!(u32)error) return 0;
   stat_add(IO_LEDGER_STAT_BLOCK, 1);
   struct io_ledger_event event = {};
-  struct request_queue* queue = NULL;
-  struct gendisk* disk = NULL;
   u32 flags = 0;
-  int major = 0, minor = 0;
   event.time_ns = bpf_ktime_get_boot_ns();
   event.what = IO_LEDGER_BLOCK;
   event.fd = -1;
@@ -303,31 +464,10 @@ static __always_inline int block(struct request* request, u64 error, u32 bytes) 
       bpf_core_read(&flags, sizeof(flags), &request->cmd_flags) != 0)
     stat_add(IO_LEDGER_STAT_READ_FAILED, 1);
   event.mode = flags;
-  switch (flags & 0xff) {
-    case 0:
-      event.op = IO_LEDGER_OP_READ;
-      break;
-    case 1:
-      event.op = IO_LEDGER_OP_WRITE;
-      break;
-    case 2:
-      event.op = IO_LEDGER_OP_FLUSH;
-      break;
-    case 3:
-    case 5:
-      event.op = IO_LEDGER_OP_DISCARD;
-      break;
-    case 9:
-      event.op = IO_LEDGER_OP_ZEROES;
-      break;
-    default:
-      event.op = IO_LEDGER_OP_OTHER;
-  }
-  if (bpf_core_read(&queue, sizeof(queue), &request->q) == 0 && queue && bpf_core_field_exists(queue->disk) &&
-      bpf_core_read(&disk, sizeof(disk), &queue->disk) == 0 && disk) {
-    bpf_core_read(&major, sizeof(major), &disk->major);
-    bpf_core_read(&minor, sizeof(minor), &disk->first_minor);
-    event.dev = (u32)major << 20 | ((u32)minor & 0xfffff);
+  event.op = block_op(flags);
+  struct gendisk* disk = disk_of(request);
+  if (disk) {
+    event.dev = dev_of(disk);
     bpf_core_read_str(event.disk, sizeof(event.disk), &disk->disk_name);
   } else {
     stat_add(IO_LEDGER_STAT_READ_FAILED, 1);
@@ -376,7 +516,7 @@ int raw_io_uring_complete(struct bpf_raw_tracepoint_args* ctx) {
   } else {
     result = ctx->args[3];
   }
-  if (result >= 0 || !request) return 0;
+  if (!request || (result >= 0 && !with_stats)) return 0;
   struct task_struct* task = NULL;
   struct io_uring_task* context = NULL;
   struct io_kiocb___v6_12* older = (void*)request;
@@ -396,6 +536,14 @@ int raw_io_uring_complete(struct bpf_raw_tracepoint_args* ctx) {
   if (bpf_core_read(&opcode, sizeof(opcode), &request->opcode) != 0) return 0;
   u32 op = uring_op(opcode);
   if (!op || harmless(result, op) || result == -125) return 0; /* ECANCELED */
+  if (with_stats && bpf_core_read(&file, sizeof(file), &request->file) == 0) {
+    struct io_ledger_event seen = {};
+    identify(file, &seen);
+    struct io_ledger_inode inode = {seen.ino, seen.dev, 0};
+    u32* row = bpf_map_lookup_elem(&inode_rows, &inode);
+    if (row) count(*row, op, result, 0);
+  }
+  if (result >= 0) return 0;
   stat_add(IO_LEDGER_STAT_URING, 1);
   struct io_ledger_event event = {};
   event.time_ns = bpf_ktime_get_boot_ns();

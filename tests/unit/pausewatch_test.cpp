@@ -5,13 +5,13 @@
 #include <boost/json/parse.hpp>
 #include <sstream>
 
+#include "record/secrets.hpp"
+#include "storage/node_map.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "tests/support/wait.hpp"
 #include "tools/qmp-pausewatch/command.hpp"
 #include "tools/qmp-pausewatch/expect.hpp"
-#include "tools/qmp-pausewatch/node_map.hpp"
 #include "tools/qmp-pausewatch/options.hpp"
-#include "tools/qmp-pausewatch/secrets.hpp"
 #include "tools/qmp-pausewatch/targets.hpp"
 #include "tools/qmp-pausewatch/trace_file.hpp"
 #include "tools/qmp-pausewatch/trigger.hpp"
@@ -106,44 +106,45 @@ TEST(PausewatchExpect, MatchesCauseDetailsAndFields) {
 }
 
 TEST(PausewatchNodes, FindsTheLocalFileBehindWhatQemuCallsAFileName) {
-  EXPECT_EQ(local_path("/var/a.raw"), "/var/a.raw");
-  EXPECT_EQ(local_path("rel/a.raw"), "rel/a.raw");
-  EXPECT_EQ(local_path("file:/a"), "/a");
-  EXPECT_EQ(local_path("blkdebug:conf:/a"), "/a");
-  EXPECT_EQ(local_path("blkdebug::/a"), "/a");
-  EXPECT_EQ(local_path("/with:colon"), "/with:colon");
+  EXPECT_EQ(storage::local_path("/var/a.raw"), "/var/a.raw");
+  EXPECT_EQ(storage::local_path("rel/a.raw"), "rel/a.raw");
+  EXPECT_EQ(storage::local_path("file:/a"), "/a");
+  EXPECT_EQ(storage::local_path("blkdebug:conf:/a"), "/a");
+  EXPECT_EQ(storage::local_path("blkdebug::/a"), "/a");
+  EXPECT_EQ(storage::local_path("/with:colon"), "/with:colon");
   EXPECT_EQ(
-      local_path(
+      storage::local_path(
           R"(json:{"driver":"qcow2","file":{"driver":"blkdebug","image":{"driver":"file","filename":"/a"}}})"),
       "/a");
   for (const char* none : {"", "nbd://h/x", "rbd:pool/x", "json:{", "json:[]",
                            "json:{\"driver\":\"nbd\",\"filename\":\"x\"}", "null-co://"})
-    EXPECT_EQ(local_path(none), "") << none;
+    EXPECT_EQ(storage::local_path(none), "") << none;
 }
 
 TEST(PausewatchNodes, ListsNodesOfAReplyAndSkipsTheNetwork) {
-  const auto nodes = parse_named_block_nodes(boost::json::parse(
+  const auto nodes = storage::parse_named_block_nodes(boost::json::parse(
       R"([{"node-name":"d0","drv":"qcow2","file":"/a"},{"node-name":"f0","drv":"file","file":"/a"},
           {"node-name":"n","drv":"nbd","file":"nbd+unix:///?socket=/s"},{"drv":"file","file":"/b"},{"node-name":7},5])"));
-  EXPECT_EQ(nodes, (std::vector<NodePath>{{"d0", "/a"}, {"f0", "/a"}}));
-  EXPECT_TRUE(parse_named_block_nodes(boost::json::parse("{}")).empty());
+  EXPECT_EQ(nodes, (std::vector<storage::NodePath>{{"d0", "/a"}, {"f0", "/a"}}));
+  EXPECT_TRUE(storage::parse_named_block_nodes(boost::json::parse("{}")).empty());
 }
 
 TEST(PausewatchNodes, ReadsDescriptorSets) {
-  const auto sets =
-      parse_fdsets(boost::json::parse(R"([{"fdset-id":2,"fds":[{"fd":30},{"fd":31}]},{"fds":[]},3])"));
+  const auto sets = storage::parse_fdsets(
+      boost::json::parse(R"([{"fdset-id":2,"fds":[{"fd":30},{"fd":31}]},{"fds":[]},3])"));
   ASSERT_EQ(sets.size(), 1u);
   EXPECT_EQ(sets[0].first, "/dev/fdset/2");
   EXPECT_EQ(sets[0].second, 30u);
 }
 
 TEST(PausewatchSecrets, AreMaskedAndTheRestIsLeftAlone) {
-  EXPECT_EQ(mask_secrets(R"({"file": "https://me:s3cret@host/a"})"), R"({"file": "https://me:***@host/a"})");
-  EXPECT_EQ(mask_secrets(R"("rbd:p/i:id=admin:key=AQBz==:mon_host=h")"),
+  EXPECT_EQ(record::mask_secrets(R"({"file": "https://me:s3cret@host/a"})"),
+            R"({"file": "https://me:***@host/a"})");
+  EXPECT_EQ(record::mask_secrets(R"("rbd:p/i:id=admin:key=AQBz==:mon_host=h")"),
             R"("rbd:p/i:id=admin:key=***:mon_host=h")");
-  EXPECT_EQ(mask_secrets(R"({"password": "x", "a": 1})"), R"({"password": "***", "a": 1})");
+  EXPECT_EQ(record::mask_secrets(R"({"password": "x", "a": 1})"), R"({"password": "***", "a": 1})");
   const std::string harmless = R"({"file": "nbd://host:10809/disk@2", "key": 5, "t": "a:b@c"})";
-  EXPECT_EQ(mask_secrets(harmless), harmless);
+  EXPECT_EQ(record::mask_secrets(harmless), harmless);
 }
 
 TEST(PausewatchTargets, MatchesNamesPidsAndSockets) {

@@ -15,7 +15,7 @@
 #include "host/sensors.hpp"
 #include "qmp/client.hpp"
 #include "qmp/discovery.hpp"
-#include "tools/qmp-pausewatch/ledger.hpp"
+#include "storage/ledger.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
@@ -51,7 +51,8 @@ host::SensorReport check_monitor(const std::string& text, const Options& options
 
 std::vector<host::SensorReport> all_sensors(const Options& options) {
   std::vector<host::SensorReport> out = host::probe_sensors();
-  out.push_back(options.no_bpf ? Ledger::switched_off() : Ledger::open(options.syscall_probes).sensor);
+  out.push_back(options.no_bpf ? storage::Ledger::switched_off()
+                               : storage::Ledger::open({.syscall_probes = options.syscall_probes}).sensor);
   for (const std::string& socket : options.sockets) out.push_back(check_monitor(socket, options));
   for (const qmp::QemuProcess& process : qmp::find_qemus()) {
     const std::string name = process.name.empty() ? "pid " + std::to_string(process.pid) : process.name;

@@ -25,7 +25,7 @@ constexpr const char* kPlainQuestions[] = {"query-status", "query-migrate", "que
                                            "query-iothreads"};
 constexpr const char* kStorageQuestions[] = {"query-named-block-nodes", "query-block", "query-blockstats"};
 
-trace::OwnedRecord node_record(std::uint32_t vm, const NodePath& node,
+trace::OwnedRecord node_record(std::uint32_t vm, const storage::NodePath& node,
                                const host::StorageProbe::NodeAnswer& answer) {
   return trace::make_record(clock::now_ns(), vm, answer.facts.file,
                             trace::join_text({node.node, node.path, answer.facts.mount_point,
@@ -47,8 +47,8 @@ void reach_nodes(Context& context, VmWatch& vm, std::function<void(const Reach&)
     std::size_t waiting = 0;
     std::function<void(const Reach&)> handler;
   };
-  std::map<std::string, std::vector<NodePath>> by_path;
-  for (const NodePath& node : vm.nodes()) by_path[node.path].push_back(node);
+  std::map<std::string, std::vector<storage::NodePath>> by_path;
+  for (const storage::NodePath& node : vm.nodes()) by_path[node.path].push_back(node);
   auto pending = std::make_shared<Pending>();
   pending->handler = std::move(handler);
   if (!context.probe) {
@@ -59,12 +59,12 @@ void reach_nodes(Context& context, VmWatch& vm, std::function<void(const Reach&)
   if (by_path.empty() || !context.probe)
     return boost::asio::post(context.io, [pending] { pending->handler(pending->reach); });
   for (const auto& entry : by_path) {
-    const std::vector<NodePath>& nodes = entry.second;
+    const std::vector<storage::NodePath>& nodes = entry.second;
     const std::string path = vm.descriptor_path(entry.first);
     context.probe->look(
         vm.pid(), path, kReachDeadline,
         [pending, &context, nodes, id = vm.id()](const host::StorageProbe::NodeAnswer& answer) {
-          for (const NodePath& node : nodes) context.recorder.add(node_record(id, node, answer));
+          for (const storage::NodePath& node : nodes) context.recorder.add(node_record(id, node, answer));
           if (!answer.reached) {
             pending->reach.all_reached = false;
             ++pending->reach.unreached;

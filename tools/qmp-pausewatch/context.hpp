@@ -12,7 +12,7 @@
 #include "host/kmsg.hpp"
 #include "host/storage_probe.hpp"
 #include "record/recorder.hpp"
-#include "tools/qmp-pausewatch/ledger.hpp"
+#include "storage/ledger.hpp"
 #include "tools/qmp-pausewatch/options.hpp"
 
 namespace vmwhy::qmp_pausewatch {
@@ -26,7 +26,7 @@ struct Context {
   std::unique_ptr<host::StorageProbe> probe;  ///< Null: no helper could be started; storage is not looked at.
   std::unique_ptr<host::ProcessConnector> connector;  ///< Null: not needed, or no right.
   std::unique_ptr<host::Kmsg> kmsg;                   ///< Null: the kernel log cannot be read.
-  std::unique_ptr<Ledger> ledger;                     ///< Null: no kernel probes.
+  std::unique_ptr<storage::Ledger> ledger;            ///< Null: no kernel probes.
   host::CgroupMounts mounts;
   bool psi = false;
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "clock/clock.hpp"
-#include "tools/qmp-pausewatch/secrets.hpp"
+#include "record/secrets.hpp"
 #include "trace/record.hpp"
 
 namespace vmwhy::qmp_pausewatch {
@@ -141,8 +141,8 @@ void Link::on_traffic(const qmp::Traffic& traffic) {
   message.sent_ns = traffic.sent_ns;
   message.wall_us = traffic.wall_us;
   message.kind = static_cast<std::uint32_t>(kind_of(traffic.kind));
-  std::string text =
-      traffic.kind == qmp::MessageKind::return_ ? mask_secrets(traffic.json) : std::string(traffic.json);
+  std::string text = traffic.kind == qmp::MessageKind::return_ ? record::mask_secrets(traffic.json)
+                                                               : std::string(traffic.json);
   if (text.size() > kMessageLimit) {
     message.cut_bytes = static_cast<std::uint32_t>(text.size() - kMessageLimit);
     text.resize(kMessageLimit);

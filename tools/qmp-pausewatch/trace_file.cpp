@@ -7,7 +7,7 @@
 
 #include "cli/cli.hpp"
 #include "host/proc_file.hpp"
-#include "tools/qmp-pausewatch/secrets.hpp"
+#include "record/secrets.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
@@ -61,7 +61,7 @@ boost::json::object trace_meta(const Options& options) {
   for (const auto& mark : options.marks) marks[mark.first] = mark.second;
   return {{"tool", "qmp-pausewatch"},
           {"version", cli::version()},
-          {"args", mask_secrets(options.args)},
+          {"args", record::mask_secrets(options.args)},
           {"host", std::move(host)},
           {"marks", std::move(marks)}};
 }

@@ -51,7 +51,7 @@ VmWatch::VmWatch(Context& context, std::uint32_t id, qmp::QemuProcess process,
       process_(std::move(process)),
       asked_for_(std::move(asked_for)),
       handlers_(std::move(handlers)),
-      nodes_(from_command_line(process_.disks)) {}
+      nodes_(storage::from_command_line(process_.disks)) {}
 
 VmWatch::~VmWatch() {
   *alive_ = false;
@@ -224,7 +224,7 @@ void VmWatch::refresh_nodes() {
     const std::string reason = reach.all_reached ? hung_storage() : reach.reason;
     if (!reason.empty()) return link_->withhold("query-named-block-nodes", reason);
     link_->ask("query-fdsets", {}, [this](const qmp::Result<qmp::Reply>& reply) {
-      if (reply) fdsets_ = parse_fdsets(reply->value);
+      if (reply) fdsets_ = storage::parse_fdsets(reply->value);
     });
     boost::json::object flat;
     flat["flat"] = true;
@@ -235,7 +235,8 @@ void VmWatch::refresh_nodes() {
 }
 
 void VmWatch::take_nodes(const boost::json::value& named_block_nodes) {
-  if (auto nodes = parse_named_block_nodes(named_block_nodes); !nodes.empty()) nodes_ = std::move(nodes);
+  if (auto nodes = storage::parse_named_block_nodes(named_block_nodes); !nodes.empty())
+    nodes_ = std::move(nodes);
 }
 
 std::string VmWatch::descriptor_path(const std::string& path) const {
@@ -289,7 +290,7 @@ void VmWatch::learn(qmp::QemuProcess process) {
   if (process.uuid.empty()) process.uuid = process_.uuid;
   const bool first = process_.pid == 0;
   process_ = std::move(process);
-  if (nodes_.empty()) nodes_ = from_command_line(process_.disks);
+  if (nodes_.empty()) nodes_ = storage::from_command_line(process_.disks);
   if (link_) link_->rename(name());
   record_seen();
   if (first) watch_process();

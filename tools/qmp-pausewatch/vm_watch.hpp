@@ -15,9 +15,9 @@
 #include "host/process.hpp"
 #include "host/threads.hpp"
 #include "qmp/discovery.hpp"
+#include "storage/node_map.hpp"
 #include "tools/qmp-pausewatch/context.hpp"
 #include "tools/qmp-pausewatch/link.hpp"
-#include "tools/qmp-pausewatch/node_map.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 
@@ -64,7 +64,7 @@ class VmWatch {
   bool watched_by_process() const { return process_.pid != 0 && !gone_; }
   bool heard() const { return link_ && link_->ever_ready(); }
   const std::optional<std::string>& asked_for() const { return asked_for_; }
-  const std::vector<NodePath>& nodes() const { return nodes_; }
+  const std::vector<storage::NodePath>& nodes() const { return nodes_; }
   /// Which request to the storage hangs, as a sentence; empty: none that is known. The files may answer all
   /// the same: what hangs may be data only.
   std::string hung_storage() const;
@@ -106,7 +106,7 @@ class VmWatch {
   host::ProcessWatch watch_;
   host::CgroupWatch cgroup_;
   host::Roles roles_;
-  std::vector<NodePath> nodes_;
+  std::vector<storage::NodePath> nodes_;
   std::vector<std::pair<std::string, std::uint32_t>> fdsets_;
   std::shared_ptr<Collector> collector_;
 

@@ -61,8 +61,8 @@ int Watcher::run() {
   if (auto probe = host::StorageProbe::start()) probe_ = std::move(*probe);
   sensors_ = host::probe_sensors();
   // After the helper was forked, which would keep the probes open.
-  Ledger::Opened opened{nullptr, Ledger::switched_off()};
-  if (!options_.no_bpf) opened = Ledger::open(options_.syscall_probes);
+  storage::Ledger::Opened opened{nullptr, storage::Ledger::switched_off()};
+  if (!options_.no_bpf) opened = storage::Ledger::open({.syscall_probes = options_.syscall_probes});
   sensors_.push_back(std::move(opened.sensor));
   const auto found = qmp::find_qemus();
   if (nothing_to_watch(found) || !open_trace(found)) return cli::kEnvironment;
@@ -288,7 +288,7 @@ void Watcher::every_second() {
   record_clock();
   if (context_->psi)
     if (const auto record = host::host_pressure(clock::now_ns())) recorder_->add(*record);
-  if (context_->ledger) context_->ledger->every_second();
+  if (context_->ledger) context_->ledger->look();
   recorder_->flush();
   reporter_.look_back();
   for (const auto& [id, vm] : vms_) watched_any_ = watched_any_ || vm->heard();

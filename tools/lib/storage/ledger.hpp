@@ -12,13 +12,21 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bpf/load/io_ledger.hpp"
 #include "bpf/load/ring.hpp"
 #include "host/sensors.hpp"
 #include "record/recorder.hpp"
 
-namespace vmwhy::qmp_pausewatch {
+namespace vmwhy::storage {
+
+struct LedgerOptions {
+  bool syscall_probes = false;  ///< Also where following system calls slows down every call of the host.
+  std::uint32_t rows = 0;       ///< As IoLedgerOptions::rows.
+  std::uint64_t slow_ns = 500'000'000;
+  std::uint64_t hang_ns = 5'000'000'000;  ///< A request that has not ended after this time hangs.
+};
 
 class Ledger {
  public:
@@ -27,8 +35,7 @@ class Ledger {
     host::SensorReport sensor;
   };
   /// Loads and attaches the probes, where this process may and the kernel can.
-  /// @param syscall_probes  Also where following system calls slows down every call of the host.
-  static Opened open(bool syscall_probes);
+  static Opened open(const LedgerOptions& options);
   /// The sensor of a run that does without.
   static host::SensorReport switched_off();
 
@@ -45,10 +52,16 @@ class Ledger {
   /// The oldest request of this process that has not ended.
   std::optional<UnderWay> oldest(std::uint32_t pid) const;
   /// Looks for requests that do not end, and for losses.
-  void every_second();
+  void look();
+  /// The requests that hang now, as look() records each of them once.
+  std::vector<trace::OwnedRecord> hanging(std::uint64_t now_ns) const;
+  bpf::IoLedger& probes() { return *probes_; }
+  /// Whether system calls are followed.
+  bool sees_calls() const;
 
  private:
-  explicit Ledger(std::unique_ptr<bpf::IoLedger> probes) : probes_(std::move(probes)) {}
+  Ledger(std::unique_ptr<bpf::IoLedger> probes, std::uint64_t hang_ns)
+      : probes_(std::move(probes)), hang_ns_(hang_ns) {}
   void take(const io_ledger_event& event);
   void record_block(const io_ledger_event& event);
   void record_lost(std::uint64_t now);
@@ -59,8 +72,9 @@ class Ledger {
   record::Recorder* recorder_ = nullptr;
   std::map<std::uint32_t, std::uint32_t> vm_of_;            ///< By process id.
   std::set<std::pair<std::uint64_t, std::uint64_t>> told_;  ///< Under way: thread and begin.
+  const std::uint64_t hang_ns_;
   std::uint64_t lost_ = 0;
   std::uint64_t looked_ns_ = 0;
 };
 
-}  // namespace vmwhy::qmp_pausewatch
+}  // namespace vmwhy::storage

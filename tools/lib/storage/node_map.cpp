@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "tools/qmp-pausewatch/node_map.hpp"
+#include "storage/node_map.hpp"
 
 #include <boost/json/parse.hpp>
 
-namespace vmwhy::qmp_pausewatch {
+namespace vmwhy::storage {
 namespace {
 
 namespace json = boost::json;
@@ -99,4 +99,4 @@ std::vector<NodePath> from_command_line(const std::vector<qmp::CommandLineDisk>&
   return out;
 }
 
-}  // namespace vmwhy::qmp_pausewatch
+}  // namespace vmwhy::storage

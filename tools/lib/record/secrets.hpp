@@ -5,10 +5,10 @@
 #include <string>
 #include <string_view>
 
-namespace vmwhy::qmp_pausewatch {
+namespace vmwhy::record {
 
 /// `json` with passwords in URLs (scheme://user:PASSWORD@host), rbd keys and members named like a password
 /// replaced by "***". Length may change.
 std::string mask_secrets(std::string_view json);
 
-}  // namespace vmwhy::qmp_pausewatch
+}  // namespace vmwhy::record

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "tools/qmp-pausewatch/ledger.hpp"
+#include "storage/ledger.hpp"
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -11,11 +11,9 @@
 #include "clock/clock.hpp"
 #include "trace/record.hpp"
 
-namespace vmwhy::qmp_pausewatch {
+namespace vmwhy::storage {
 namespace {
 
-/// A request that has not ended after this time hangs.
-constexpr std::uint64_t kHang = 5'000'000'000;
 /// The inode of the first PID namespace, on every Linux.
 constexpr ino_t kInitialPidNamespace = 0xeffffffc;
 
@@ -56,7 +54,7 @@ host::SensorReport Ledger::switched_off() {
   return {"bpf", trace::SensorState::off, 0, "kernel probes are switched off", "leave out --no-bpf"};
 }
 
-Ledger::Opened Ledger::open(bool syscall_probes) {
+Ledger::Opened Ledger::open(const LedgerOptions& wanted) {
   host::SensorReport off{"bpf", trace::SensorState::off, 0, "", ""};
   struct stat space {};
   if (::stat("/proc/self/ns/pid", &space) == 0 && space.st_ino != kInitialPidNamespace) {
@@ -66,7 +64,9 @@ Ledger::Opened Ledger::open(bool syscall_probes) {
     return {nullptr, off};
   }
   bpf::IoLedgerOptions options;
-  if (syscall_probes) options.form = bpf::IoLedgerOptions::Form::any;
+  if (wanted.syscall_probes) options.form = bpf::IoLedgerOptions::Form::any;
+  options.rows = wanted.rows;
+  options.slow_ns = wanted.slow_ns;
   auto opened = bpf::IoLedger::open(bpf::look_around(), options);
   if (!opened) {
     bpf::Failure failure = opened.error();
@@ -77,7 +77,7 @@ Ledger::Opened Ledger::open(bool syscall_probes) {
     return {nullptr, off};
   }
   host::SensorReport sensor = report_of(**opened);
-  return {std::unique_ptr<Ledger>(new Ledger(std::move(*opened))), std::move(sensor)};
+  return {std::unique_ptr<Ledger>(new Ledger(std::move(*opened), wanted.hang_ns)), std::move(sensor)};
 }
 
 void Ledger::start(boost::asio::io_context& io, record::Recorder& recorder) {
@@ -105,6 +105,10 @@ void Ledger::watch(std::uint32_t pid, std::uint32_t vm) {
 
 void Ledger::unwatch(std::uint32_t pid) {
   if (vm_of_.erase(pid) != 0) probes_->unwatch(pid);
+}
+
+bool Ledger::sees_calls() const {
+  return probes_->sources().front().attached;
 }
 
 void Ledger::drain() {
@@ -157,7 +161,7 @@ std::optional<Ledger::UnderWay> Ledger::oldest(std::uint32_t pid) const {
   return out;
 }
 
-void Ledger::every_second() {
+void Ledger::look() {
   const std::uint64_t now = clock::now_ns();
   record_lost(now);
   record_under_way(now);
@@ -174,15 +178,12 @@ void Ledger::record_lost(std::uint64_t now) {
   recorder_->add(trace::make_record(now, 0, loss, "bpf: ring_full"));
 }
 
-void Ledger::record_under_way(std::uint64_t now) {
-  decltype(told_) still;
+std::vector<trace::OwnedRecord> Ledger::hanging(std::uint64_t now) const {
+  std::vector<trace::OwnedRecord> out;
   for (const io_ledger_slot& slot : probes_->under_way()) {
     const auto pid = static_cast<std::uint32_t>(slot.owner >> 32);
     const auto vm = vm_of_.find(pid);
-    if (vm == vm_of_.end() || slot.start_ns + kHang > now) continue;
-    const std::pair key{slot.owner, slot.start_ns};
-    still.insert(key);
-    if (told_.contains(key)) continue;
+    if (vm == vm_of_.end() || slot.start_ns + hang_ns_ > now) continue;
     trace::IoSyscall io{};
     io.duration_ns = now - slot.start_ns;
     io.offset = slot.offset;
@@ -193,10 +194,21 @@ void Ledger::record_under_way(std::uint64_t now) {
     io.what = static_cast<std::uint32_t>(trace::IoWhat::under_way);
     io.operation = slot.op;
     io.mode = slot.mode;
-    recorder_->add(trace::make_record(now, vm->second, io,
-                                      trace::join_text({path_of(pid, slot.fd), bpf::call_name(slot.call)})));
+    out.push_back(trace::make_record(now, vm->second, io,
+                                     trace::join_text({path_of(pid, slot.fd), bpf::call_name(slot.call)})));
+  }
+  return out;
+}
+
+void Ledger::record_under_way(std::uint64_t now) {
+  decltype(told_) still;
+  for (const trace::OwnedRecord& record : hanging(now)) {
+    const auto io = record.view().as<trace::IoSyscall>();
+    const std::pair key{static_cast<std::uint64_t>(io.pid) << 32 | io.tid, now - io.duration_ns};
+    still.insert(key);
+    if (!told_.contains(key)) recorder_->add(record);
   }
   told_ = std::move(still);
 }
 
-}  // namespace vmwhy::qmp_pausewatch
+}  // namespace vmwhy::storage

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "tools/qmp-pausewatch/secrets.hpp"
+#include "record/secrets.hpp"
 
 #include <algorithm>
 #include <array>
 
-namespace vmwhy::qmp_pausewatch {
+namespace vmwhy::record {
 namespace {
 
 constexpr std::string_view kMask = "***";
@@ -45,4 +45,4 @@ std::string mask_secrets(std::string_view json) {
   return text;
 }
 
-}  // namespace vmwhy::qmp_pausewatch
+}  // namespace vmwhy::record

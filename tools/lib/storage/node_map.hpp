@@ -11,7 +11,7 @@
 
 #include "qmp/discovery.hpp"
 
-namespace vmwhy::qmp_pausewatch {
+namespace vmwhy::storage {
 
 struct NodePath {
   std::string node;
@@ -33,4 +33,4 @@ std::vector<std::pair<std::string, std::uint32_t>> parse_fdsets(const boost::jso
 /// What the command line already says.
 std::vector<NodePath> from_command_line(const std::vector<qmp::CommandLineDisk>& disks);
 
-}  // namespace vmwhy::qmp_pausewatch
+}  // namespace vmwhy::storage

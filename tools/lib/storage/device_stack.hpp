@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// The host's block devices below a device or a file system, from /sys and mountinfo alone: no device is
+// opened and no file system is asked, so nothing here can hang. Any thread.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "storage/item.hpp"
+
+namespace vmwhy::storage {
+
+/// One line of mountinfo.
+struct MountLine {
+  std::uint32_t major = 0, minor = 0;
+  std::string root;  ///< What of the file system is mounted there; not "/" for a bind mount.
+  std::string point, type, source, options;
+  std::uint32_t id = 0;
+};
+/// Lines that are none are left out.
+std::vector<MountLine> parse_mounts(std::string_view mountinfo);
+/// The mount that holds `path`: the longest point, of several at one point the last; null: none.
+const MountLine* mount_of(const std::vector<MountLine>& mounts, std::string_view path);
+/// The value of "key=value" in mount options; empty: none.
+std::string mount_option(std::string_view options, std::string_view key);
+
+class DeviceStack {
+ public:
+  /// @param mountinfo  Of the mount namespace that loop devices and overlays name their files in: the host's.
+  explicit DeviceStack(std::string sys = "/sys", std::string mountinfo = {});
+
+  /// A device with all below it. One that /sys does not have says so in its note.
+  Item device(std::uint32_t major, std::uint32_t minor) const;
+  /// A mounted file system with what it lies on.
+  Item file_system(const MountLine& mount) const;
+  /// Every block device of the tree, as "major:minor" of its facts.
+  static void devices_of(const Item& item, std::vector<std::pair<std::uint32_t, std::uint32_t>>& out);
+
+ private:
+  Item device_at(const std::string& folder, int depth) const;
+  void add_below(Item& item, const std::string& folder, int depth) const;
+  Item file_system_at(const MountLine& mount, int depth) const;
+  void add_backing_file(Item& item, const std::string& path, int depth) const;
+
+  std::string sys_;
+  std::vector<MountLine> mounts_;
+};
+
+}  // namespace vmwhy::storage
