@@ -19,6 +19,7 @@ std::span<const Rule> rules() {
       {"storage-permission", 35, judge_storage_permission},
       {"storage-network", 25, judge_storage_network},
       {"storage-hang", 35, judge_storage_hang},
+      {"storage-slow", 20, judge_storage_slow},
       {"pause-loop", 40, judge_pause_loop},
       {"operator-stop", 10, judge_operator_stop},
       {"snapshot-or-save", 20, judge_snapshot_or_save},

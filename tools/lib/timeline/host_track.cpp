@@ -124,8 +124,8 @@ void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record) {
   list.add({record.header.time_ns, record.as<trace::Pressure>(), field(record, 0)});
 }
 
-void add_request(VmTracks& vm, const trace::RecordView& record) {
-  vm.requests.add(
+const IoRequest& add_request(VmTracks& vm, const trace::RecordView& record) {
+  return vm.requests.add(
       {record.header.time_ns, record.as<trace::IoSyscall>(), field(record, 0), field(record, 1, 32)});
 }
 

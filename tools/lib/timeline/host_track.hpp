@@ -20,7 +20,7 @@ const KvmExits& add_kvm_exits(VmTracks& vm, const trace::RecordView& record);
 
 /// A pressure record of a VM's cgroup, or of the host.
 void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record);
-void add_request(VmTracks& vm, const trace::RecordView& record);
+const IoRequest& add_request(VmTracks& vm, const trace::RecordView& record);
 void add_block_failure(HostTracks& host, const trace::RecordView& record);
 void add_kernel_line(HostTracks& host, const trace::RecordView& record);
 void add_sensor(HostTracks& host, const trace::RecordView& record);

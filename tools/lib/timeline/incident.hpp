@@ -23,8 +23,9 @@ enum class Topic {
   io_reported,       ///< I/O errors that the guest was told of: no pause.
   migration_failed,  ///< The VM goes on where it was.
   monitor_lost,
-  kvm_failure,  ///< KVM could not go on with a vCPU; whether the VM is paused, QMP says.
-  exit_storm,   ///< A vCPU spends its time leaving the guest.
+  kvm_failure,   ///< KVM could not go on with a vCPU; whether the VM is paused, QMP says.
+  exit_storm,    ///< A vCPU spends its time leaving the guest.
+  storage_slow,  ///< Storage requests take long, one after the other, and go well.
 };
 
 /// Why a stall is open; it closes when none is left.

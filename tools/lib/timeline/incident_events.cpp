@@ -37,6 +37,19 @@ void Incidents::on_kvm_exits(const VmTracks& vm, const KvmExits& fact) {
        fact.time_ns);
 }
 
+void Incidents::on_request(const VmTracks& vm, const IoRequest& request) {
+  if (request.io.what != static_cast<std::uint32_t>(trace::IoWhat::slow)) return;
+  std::deque<std::pair<std::uint64_t, std::uint64_t>>& slow = states_[vm.id].slow;
+  const std::uint64_t end = request.time_ns;
+  slow.emplace_back(end - std::min(end, request.io.duration_ns), end);
+  while (slow.size() > 64 || slow.front().second + kSlowWindow < end) slow.pop_front();
+  const std::uint64_t begin = std::min_element(slow.begin(), slow.end())->first;
+  if (slow.size() < kSlowCount || end - begin < kSlowSpan) return;
+  ticking_.insert(vm.id);
+  fold(vm.id, Topic::storage_slow, "slow requests", begin, end);
+  if (Incident* incident = open_of(vm.id, Topic::storage_slow)) incident->last_ns = end;
+}
+
 void Incidents::on_guest_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
   const std::string action = text_of(event.data, "action", 32);
   if (event.name == "BLOCK_IO_ERROR") {

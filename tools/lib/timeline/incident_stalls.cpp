@@ -194,7 +194,7 @@ void Incidents::tick_vm(const VmTracks& vm, State& state, std::uint64_t now_ns) 
   if (Incident* loop = open_of(vm.id, Topic::reset_loop); loop && now_ns > loop->last_ns + kResetLoopQuiet)
     close(*loop, loop->last_ns, "no further reset");
   for (Topic topic : {Topic::guest_event, Topic::memory_failure, Topic::io_reported, Topic::migration_failed,
-                      Topic::kvm_failure, Topic::exit_storm}) {
+                      Topic::kvm_failure, Topic::exit_storm, Topic::storage_slow}) {
     Incident* event = open_of(vm.id, topic);
     if (event != nullptr && now_ns > event->last_ns + kEventQuiet)
       close(*event, event->last_ns, event->count > 1 ? "no more of it" : "", event->count == 1);

@@ -36,6 +36,7 @@ class Incidents {
   void on_end(VmTracks& vm);
   void on_kvm_failure(const VmTracks& vm, const KvmFailure& fact);
   void on_kvm_exits(const VmTracks& vm, const KvmExits& fact);
+  void on_request(const VmTracks& vm, const IoRequest& request);
   void on_collected(std::uint32_t vm, std::uint64_t began_ns, std::uint64_t now_ns, std::uint32_t overdue,
                     std::string_view unfinished);
 
@@ -66,6 +67,7 @@ class Incidents {
     std::uint64_t stopped_seen_ns = 0;  ///< Latest sample that showed it stopped or frozen.
     std::uint64_t closed_ns = 0;        ///< A monitor closed, and what that means is not known yet.
     std::uint32_t holder_pid = 0;
+    std::deque<std::pair<std::uint64_t, std::uint64_t>> slow;  ///< Begin and end of recent slow requests.
   };
 
   Incident* open_of(std::uint32_t vm, Topic topic);

@@ -110,7 +110,7 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
     case trace::RecordType::cgroup_state:
       return incidents_.on_cgroup(*vm, add_cgroup(*vm, record));
     case trace::RecordType::io_syscall:
-      return add_request(*vm, record);
+      return incidents_.on_request(*vm, add_request(*vm, record));
     case trace::RecordType::log_tail:
       return add_log_tail(*vm, record);
     case trace::RecordType::kvm_failure:

@@ -52,6 +52,12 @@ constexpr std::uint64_t kStormWindow = 100'000'000;
 constexpr std::uint64_t kStormPercent = 50;
 constexpr std::uint64_t kStormRate = 10'000;
 
+/// Storage that is slow: so many requests above the watcher's threshold within this window, and from the
+/// first one's begin to the last one's end so long. A burst that waits for one hiccup is none.
+constexpr std::size_t kSlowCount = 3;
+constexpr std::uint64_t kSlowWindow = 10 * kSecond;
+constexpr std::uint64_t kSlowSpan = 2 * kSecond;
+
 constexpr const char* kEndedByStatus = "query-status said running";
 
 inline bool is_exit_storm(const trace::KvmExitSummary& sum) {

@@ -44,6 +44,7 @@ Opinion judge_storage_io_error(const Case& c);
 Opinion judge_storage_fs_corruption(const Case& c);
 Opinion judge_storage_permission(const Case& c);
 Opinion judge_storage_network(const Case& c);
+Opinion judge_storage_slow(const Case& c);
 Opinion judge_pause_loop(const Case& c);
 
 // stalls.cpp

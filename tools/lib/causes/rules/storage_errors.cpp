@@ -237,6 +237,33 @@ Opinion judge_storage_network(const Case& c) {
   return found(std::move(finding));
 }
 
+Opinion judge_storage_slow(const Case& c) {
+  if (c.incident.topic != timeline::Topic::storage_slow) return nothing();
+  Finding finding;
+  finding.confidence = Confidence::proven;
+  const timeline::IoRequest* slowest = nullptr;
+  std::uint64_t count = 0;
+  for (const timeline::IoRequest& request : c.vm.requests) {
+    if (request.io.what != static_cast<std::uint32_t>(trace::IoWhat::slow) || request.time_ns < c.begin ||
+        request.time_ns > c.until)
+      continue;
+    if (++count <= 2) finding.evidence.push_back(request_evidence(request));
+    if (slowest == nullptr || request.io.duration_ns > slowest->io.duration_ns) slowest = &request;
+  }
+  if (slowest == nullptr) return nothing();
+  const std::string longest = human_duration(static_cast<std::int64_t>(slowest->io.duration_ns));
+  if (count > 2) finding.evidence.push_back(request_evidence(*slowest));
+  finding.summary = fmt::format("{} storage requests took long and went well, the slowest {} ({})", count,
+                                longest, slowest->path);
+  finding.details["path"] = slowest->path;
+  finding.details["slow_requests"] = count;
+  finding.details["max_latency_ns"] = slowest->io.duration_ns;
+  finding.not_proved.push_back(
+      {"which layer below the system call is slow", "vm-iowatch shows each layer's latencies"});
+  finding.remedy.push_back(fmt::format("see where the time goes: vm-iowatch -p {}", c.vm.pid));
+  return found(std::move(finding));
+}
+
 Opinion judge_pause_loop(const Case& c) {
   if (c.incident.topic != timeline::Topic::pause_loop) return nothing();
   Finding finding = storage_finding(c, Confidence::proven);
@@ -256,13 +283,20 @@ Opinion judge_pause_loop(const Case& c) {
   }
   finding.not_proved.push_back({"who sends cont", "QEMU names nobody: it needs the monitor tap"});
   std::uint64_t failures = 0;
-  for (const timeline::IoRequest& request : c.vm.requests)
-    failures += request.failed() && request.time_ns >= c.from && request.time_ns <= c.until ? 1 : 0;
-  if (failures > 0) {
+  const timeline::IoRequest* first = nullptr;
+  for (const timeline::IoRequest& request : c.vm.requests) {
+    if (!request.failed() || request.time_ns < c.from || request.time_ns > c.until) continue;
+    if (first == nullptr) first = &request;
+    ++failures;
+  }
+  if (first != nullptr) {
     failures += c.vm.requests.dropped();
     finding.details["kernel_failures"] = failures;
+    if (first != c.storage.request) finding.evidence.push_back(request_evidence(*first));
     finding.summary +=
-        fmt::format("; QMP told of {} failed requests, the kernel failed {}", c.storage.errors, failures);
+        fmt::format("; QMP told of {} failed requests, the kernel failed {}, the first at offset {} of {}",
+                    c.storage.errors, failures, first->io.offset, first->path);
+    if (first->error() != 0) finding.summary += " with " + errno_name(first->error());
   } else {
     finding.not_proved.push_back({"how many requests failed",
                                   "QEMU 9.2 and later limit BLOCK_IO_ERROR to one a second and "
