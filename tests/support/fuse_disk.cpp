@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <mutex>
@@ -100,6 +101,9 @@ class FuseDisk::Server {
 
   const std::filesystem::path& path() const { return mount_.path(); }
 
+  std::atomic<int> write_error{0}, allocation_error{ENOSYS};
+  std::atomic<bool> short_writes{false};
+
  private:
   void wake() const {
     const std::uint64_t one = 1;
@@ -188,6 +192,8 @@ class FuseDisk::Server {
     const std::size_t body = sizeof(fuse_in_header) + sizeof in;
     if (in.offset > kBytes || in.size > kBytes - in.offset || body + in.size > request.size())
       return reply(header, EFBIG);
+    if (const int error = write_error) return reply(header, error);
+    if (short_writes) return reply_with(header, fuse_write_out{in.size / 2, 0});
     std::memcpy(data_.data() + in.offset, request.data() + body, in.size);
     reply_with(header, fuse_write_out{in.size, 0});
   }
@@ -220,12 +226,14 @@ class FuseDisk::Server {
       }
       case FUSE_STATFS: {
         fuse_statfs_out out{};
-        out.st = {kBytes / 4096, kBytes / 8192, kBytes / 8192, 2, 0, 4096, 255, 4096, 0, {}};
+        out.st = {kBytes / 4096, kBytes / 8192, kBytes / 8192, 1024, 1022, 4096, 255, 4096, 0, {}};
         return reply_with(header, out);
       }
       case FUSE_READ:
       case FUSE_WRITE:
         return answer_data(request);
+      case FUSE_FALLOCATE:
+        return reply(header, allocation_error);
       case FUSE_FSYNC:
       case FUSE_FLUSH:
       case FUSE_RELEASE:
@@ -264,6 +272,15 @@ void FuseDisk::hang_data() {
 }
 void FuseDisk::let_go() {
   server_->set(false, false);
+}
+void FuseDisk::fail_writes(int error) {
+  server_->write_error = error;
+}
+void FuseDisk::short_writes() {
+  server_->short_writes = true;
+}
+void FuseDisk::fail_allocation(int error) {
+  server_->allocation_error = error;
 }
 bool FuseDisk::hung() const {
   return server_->hung();

@@ -29,6 +29,12 @@ class FuseDisk {
 
   bool hung() const;  ///< A request is being held.
 
+  /// From now on: each write fails with this errno; only half of each is done; each fallocate fails with this
+  /// errno (without it the file system has no fallocate).
+  void fail_writes(int error);
+  void short_writes();
+  void fail_allocation(int error);
+
  private:
   class Server;
   std::unique_ptr<Server> server_;
