@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "tools/vm-iowatch/vm.hpp"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <boost/json/serialize.hpp>
+#include <set>
+
+#include "clock/clock.hpp"
+#include "host/proc_file.hpp"
+#include "record/secrets.hpp"
+#include "trace/record.hpp"
+
+namespace vmwhy::vm_iowatch {
+namespace {
+
+using std::chrono::milliseconds;
+
+/// A healthy file system answers within microseconds; a slow network within this.
+constexpr milliseconds kReachDeadline{1000};
+constexpr std::size_t kMessageLimit = 1u << 20;
+
+trace::QmpKind kind_of(qmp::MessageKind kind) {
+  switch (kind) {
+    case qmp::MessageKind::greeting:
+      return trace::QmpKind::greeting;
+    case qmp::MessageKind::event:
+      return trace::QmpKind::event;
+    case qmp::MessageKind::command:
+      return trace::QmpKind::command;
+    case qmp::MessageKind::return_:
+      return trace::QmpKind::return_;
+    case qmp::MessageKind::error:
+      return trace::QmpKind::error;
+    case qmp::MessageKind::unparsable:
+      break;
+  }
+  return trace::QmpKind::unparsable;
+}
+
+bool other_mount_namespace(std::uint32_t pid) {
+  struct stat own {
+  }, its{};
+  return ::stat("/proc/self/ns/mnt", &own) == 0 &&
+         ::stat(("/proc/" + std::to_string(pid) + "/ns/mnt").c_str(), &its) == 0 && own.st_ino != its.st_ino;
+}
+
+}  // namespace
+
+Vm::Vm(const Context& context, std::uint32_t id, Target target, Handlers handlers)
+    : context_(context), id_(id), target_(std::move(target)), handlers_(std::move(handlers)) {
+  const qmp::QemuProcess& process = target_.process;
+  map_.name = process.name.empty() ? "pid" + std::to_string(process.pid) : process.name;
+  map_.pid = process.pid;
+  map_.graph = storage::graph_of(storage::from_command_line(process.disks));
+  map_.own_namespace = other_mount_namespace(process.pid);
+}
+
+Vm::~Vm() {
+  *alive_ = false;
+}
+
+void Vm::start() {
+  const std::uint64_t now = clock::now_ns();
+  trace::VmSeen seen{};
+  seen.pid = pid();
+  seen.start_ns = target_.process.start_ns;
+  context_.recorder.add(
+      trace::make_record(now, id_, seen, boost::json::serialize(qmp::to_json(target_.process))));
+  trace::Watch watch{};
+  watch.event = static_cast<std::uint32_t>(trace::WatchEvent::begin);
+  context_.recorder.add(trace::make_record(now, id_, watch, name()));
+  const auto address = target_.monitor.empty() ? qmp::Result<qmp::Address>(qmp::Failure{})
+                                               : qmp::Address::parse(target_.monitor);
+  if (!address) {
+    map_.note = target_.no_monitor + ": nodes are those of the command line";
+    return learn();
+  }
+  qmp::ClientOptions options;
+  options.address = *address;
+  qmp::Handlers handlers;
+  handlers.on_traffic = [this](const qmp::Traffic& traffic) { on_traffic(traffic); };
+  handlers.on_event = [this](const qmp::Event& event) { handlers_.on_event(event); };
+  handlers.on_state = [this](qmp::LinkState state, const qmp::Failure* failure) { on_state(state, failure); };
+  client_ = std::make_unique<qmp::Client>(context_.io, std::move(options), std::move(handlers));
+  client_->start();
+}
+
+void Vm::on_state(qmp::LinkState state, const qmp::Failure* failure) {
+  if (failure != nullptr) {
+    ready_ = false;
+    record_link(trace::QmpLinkState::refused, to_string(*failure));
+    map_.note = to_string(*failure) + ": nodes are those of the command line";
+    if (!std::exchange(settled_, true)) learn();
+    return;
+  }
+  if (state != qmp::LinkState::ready) return;
+  ready_ = true;
+  map_.note.clear();
+  record_link(trace::QmpLinkState::ready, "");
+  ask("query-status", [](const boost::json::value*) {});
+  settled_ = true;
+  learn();
+}
+
+void Vm::record_link(trace::QmpLinkState state, const std::string& detail) {
+  trace::QmpLink link{};
+  link.state = static_cast<std::uint32_t>(state);
+  context_.recorder.add(
+      trace::make_record(clock::now_ns(), id_, link, trace::join_text({target_.monitor, detail})));
+}
+
+void Vm::on_traffic(const qmp::Traffic& traffic) {
+  trace::QmpMessage message{};
+  message.sent_ns = traffic.sent_ns;
+  message.wall_us = traffic.wall_us;
+  message.kind = static_cast<std::uint32_t>(kind_of(traffic.kind));
+  std::string text = record::mask_secrets(traffic.json);
+  if (text.size() > kMessageLimit) {
+    message.cut_bytes = static_cast<std::uint32_t>(text.size() - kMessageLimit);
+    text.resize(kMessageLimit);
+  }
+  context_.recorder.add(
+      trace::make_record(traffic.time_ns, id_, message, trace::join_text({traffic.command, text})));
+}
+
+std::vector<std::string> Vm::paths() const {
+  std::set<std::string> out;
+  for (const auto& entry : map_.graph.nodes) {
+    const std::string path = storage::local_path(entry.second.filename);
+    // Nodes above a file are listed with its name too.
+    if (!path.empty()) out.insert(path);
+  }
+  return {out.begin(), out.end()};
+}
+
+std::vector<std::string> Vm::nodes_of(const std::string& path) const {
+  std::vector<std::string> out;
+  for (const auto& entry : map_.graph.nodes) {
+    const auto lowest = storage::paths_of(map_.graph, entry.first);
+    if (!lowest.empty() && lowest.front() == path) out.push_back(entry.first);
+  }
+  // The lowest first: that is whose requests reach the host.
+  std::stable_sort(out.begin(), out.end(), [this](const std::string& a, const std::string& b) {
+    return a != b && map_.graph.is_under(a, b);
+  });
+  return out;
+}
+
+void Vm::look_at(std::vector<std::string> paths, bool record, Done done) {
+  if (context_.probe == nullptr || paths.empty()) return done(paths.empty());
+  struct Pending {
+    std::size_t waiting;
+    bool all_reached = true;
+    Done done;
+  };
+  auto pending = std::make_shared<Pending>(Pending{paths.size(), true, std::move(done)});
+  for (const std::string& path : paths) {
+    context_.probe->look(pid(), path, kReachDeadline,
+                         [this, alive = std::weak_ptr(alive_), pending, path,
+                          record](const host::StorageProbe::NodeAnswer& answer) {
+                           if (alive.expired()) return;
+                           map_.files[path] = answer.facts;
+                           pending->all_reached = pending->all_reached && answer.reached;
+                           if (record)
+                             for (const std::string& node : nodes_of(path))
+                               context_.recorder.add(trace::make_record(
+                                   clock::now_ns(), id_, answer.facts.file,
+                                   trace::join_text({node, path, answer.facts.mount_point,
+                                                     answer.facts.fs_type, answer.facts.mount_source})));
+                           if (--pending->waiting == 0) pending->done(pending->all_reached);
+                         });
+  }
+}
+
+void Vm::learn() {
+  if (std::exchange(learning_, true)) return;
+  map_.mounts =
+      storage::parse_mounts(host::read_or_empty("/proc/" + std::to_string(pid()) + "/mountinfo", 4u << 20));
+  look_at(paths(), false, [this](bool all_reached) {
+    all_reached_ = all_reached;
+    if (!ready_ || !all_reached) {
+      if (ready_) map_.note = "QEMU was not asked for its nodes: a file of its disks does not answer";
+      return learned();
+    }
+    ask_graph();
+  });
+}
+
+void Vm::ask(const char* command, std::function<void(const boost::json::value*)> handler) {
+  ++asked_;
+  boost::json::object arguments;
+  if (std::string_view(command) == "query-named-block-nodes") arguments["flat"] = true;
+  client_->execute(command, std::move(arguments),
+                   [this, alive = std::weak_ptr(alive_),
+                    handler = std::move(handler)](const qmp::Result<qmp::Reply>& reply) {
+                     if (alive.expired()) return;
+                     --asked_;
+                     handler(reply ? &reply->value : nullptr);
+                   });
+}
+
+void Vm::ask_graph() {
+  const auto keep = [](boost::json::value& to) {
+    return [&to](const boost::json::value* value) {
+      if (value != nullptr) to = *value;
+    };
+  };
+  ask("query-named-block-nodes", keep(nodes_));
+  ask("query-block", keep(block_));
+  ask("query-blockstats", [this](const boost::json::value* value) {
+    if (value != nullptr) blockstats_ = *value;
+    if (!nodes_.is_array()) {
+      map_.note = "QEMU did not tell its nodes: they are those of the command line";
+      return learned();
+    }
+    map_.graph = storage::parse_graph(nodes_, block_, blockstats_);
+    look_at(paths(), true, [this](bool all_reached) {
+      all_reached_ = all_reached;
+      learned();
+    });
+  });
+}
+
+void Vm::learned() {
+  learning_ = false;
+  handlers_.on_learned();
+}
+
+void Vm::ask_blockstats() {
+  if (!ready_ || !all_reached_ || asked_ != 0 || learning_ || looking_) return;
+  looking_ = true;
+  look_at(paths(), false, [this](bool all_reached) {
+    looking_ = false;
+    all_reached_ = all_reached;
+    if (!all_reached || !ready_ || asked_ != 0) return;
+    ask("query-blockstats", [this](const boost::json::value* value) {
+      if (value != nullptr) handlers_.on_blockstats(*value);
+    });
+  });
+}
+
+void Vm::look_again() {
+  const std::uint64_t began = clock::now_ns();
+  look_at(paths(), true, [this, began](bool all_reached) {
+    all_reached_ = all_reached;
+    if (ready_ && asked_ == 0) ask("query-status", [](const boost::json::value*) {});
+    trace::Collected collected{};
+    collected.began_ns = began;
+    context_.recorder.add(trace::make_record(clock::now_ns(), id_, collected, ""));
+    context_.recorder.flush();
+  });
+}
+
+void Vm::finish(const std::string& reason) {
+  trace::Watch watch{};
+  watch.event = static_cast<std::uint32_t>(trace::WatchEvent::end);
+  context_.recorder.add(trace::make_record(clock::now_ns(), id_, watch, reason));
+}
+
+}  // namespace vmwhy::vm_iowatch
