@@ -318,6 +318,11 @@ Result<void> IoLedger::count_file(std::uint32_t pid, std::int32_t fd, const io_l
   return {};
 }
 
+void IoLedger::forget_file(std::uint32_t pid, std::int32_t fd) {
+  const std::uint64_t key = static_cast<std::uint64_t>(pid) << 32 | static_cast<std::uint32_t>(fd);
+  bpf_map_delete_elem(bpf_map__fd(impl_->skeleton->maps.file_rows), &key);
+}
+
 Result<void> IoLedger::count_disk(std::uint32_t dev, std::uint32_t row) {
   if (impl_->rows <= row) return system_failure(ENOSPC, "no row is left to count requests in");
   if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.disk_rows), &dev, &row, BPF_ANY) != 0)

@@ -70,6 +70,8 @@ class IoLedger {
   /// Errors: there are no rows, or the table is full.
   Result<void> count_file(std::uint32_t pid, std::int32_t fd, const io_ledger_inode& inode,
                           std::uint32_t row);
+  /// That descriptor's requests are counted nowhere from now on.
+  void forget_file(std::uint32_t pid, std::int32_t fd);
   /// Requests to this disk (major << 20 | minor), of whomever.
   Result<void> count_disk(std::uint32_t dev, std::uint32_t row);
   /// The cells of a row, all CPUs together, since the beginning.

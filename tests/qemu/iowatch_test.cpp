@@ -180,6 +180,24 @@ TEST(IoWatch, TellsOfAHangWhileItLastsAndOfItsEnd) {
   end_well(child);
 }
 
+TEST(IoWatch, CountsANodeThatIsAddedLater) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(bpf);
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(dir.sparse("disk.raw", kDiskBytes))});
+  ChildProcess child(iowatch(vm, {"--json", "--syscall-probes", "-i", "100ms"}));
+  ASSERT_TRUE(child.wait_error_line("watching")) << child.err();
+  vm.call("blockdev-add",
+          {{"driver", "file"}, {"node-name", "late0"}, {"filename", dir.sparse("late.raw", 1 << 20)}});
+  EXPECT_TRUE(wait_until([&] {
+    vm.hmp("qemu-io late0 \"read 0 4k\"");
+    return child.wait_line("\"node\":\"late0\"", deadline_in(200ms)).has_value() ||
+           child.out().find("\"node\":\"late0\"") != std::string::npos;
+  })) << child.out()
+      << child.err();
+  end_well(child);
+}
+
 TEST(IoWatch, ShowsWhatQemuCountsWithoutAnyProbe) {
   VMWHY_NEEDS(qemu);
   const TempDir dir;

@@ -159,6 +159,7 @@ void Session::on_learned(Vm& vm) {
   events_->learn(vm);
   node_found_ = node_found_ || options_.node.empty() || vm.map().graph.nodes.contains(options_.node);
   learned_[vm.id()] = true;
+  open_files_[vm.id()] = open_files(vm.pid());
   const bool all =
       std::all_of(learned_.begin(), learned_.end(), [](const auto& entry) { return entry.second; });
   if (!all || watching_ || stopping_) return;
@@ -301,7 +302,13 @@ void Session::every_interval() {
       print_table(out_, groups, wall(now), now - last_sample_ns_);
     last_sample_ns_ = now;
     hang_again(now);
-    for (const auto& entry : vms_) entry.second->ask_blockstats();
+    for (const auto& entry : vms_) {
+      // Snapshots and hot plug need no event to change what lies under the nodes.
+      if (open_files(entry.second->pid()) != open_files_[entry.first])
+        entry.second->learn();
+      else
+        entry.second->ask_blockstats();
+    }
     every_interval();
   });
 }

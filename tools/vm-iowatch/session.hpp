@@ -60,6 +60,7 @@ class Session {
   std::unique_ptr<Events> events_;
   std::map<std::uint32_t, std::unique_ptr<Vm>> vms_;
   std::map<std::uint32_t, bool> learned_;
+  std::map<std::uint32_t, std::string> open_files_;  ///< When the map was learned.
   /// Threads in D, or waiting for a FUSE server: since when, and whether it was told.
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::pair<std::uint64_t, bool>> waiting_;
   std::uint64_t last_sample_ns_ = 0, last_clock_ns_ = 0, last_look_ns_ = 0;

@@ -71,6 +71,24 @@ std::uint64_t number_at(const boost::json::object& object, const std::string& ke
 
 }  // namespace
 
+std::string open_files(std::uint32_t pid) {
+  std::vector<std::string> files;
+  const std::string folder = "/proc/" + std::to_string(pid) + "/fd";
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), &::closedir);
+  if (!dir) return {};
+  char target[4096];
+  while (const dirent* entry = ::readdir(dir.get())) {
+    const ssize_t length = ::readlink((folder + "/" + entry->d_name).c_str(), target, sizeof target);
+    if (length > 0 && target[0] == '/')
+      files.push_back(std::string(entry->d_name) + " " +
+                      std::string(target, static_cast<std::size_t>(length)));
+  }
+  std::sort(files.begin(), files.end());
+  std::string out;
+  for (const std::string& file : files) out += file + "\n";
+  return out;
+}
+
 std::optional<std::uint64_t> quantile(const io_ledger_cell& cell, double q) {
   std::uint64_t total = 0;
   for (const std::uint64_t bucket : cell.log2) total += bucket;
@@ -124,6 +142,12 @@ void Table::add_disk(const storage::Item& item) {
 }
 
 void Table::learn(const Vm& vm, const std::string& node, const storage::DeviceStack& stack) {
+  // A descriptor that was closed may be another file's by now.
+  for (auto& entry : files_) {
+    if (entry.first.first != vm.id()) continue;
+    for (const std::int32_t fd : entry.second.fds) probes_->forget_file(vm.pid(), fd);
+    entry.second.fds.clear();
+  }
   for (const auto& [path, facts] : vm.map().files) {
     const auto nodes = vm.nodes_of(path);
     if (nodes.empty() || (facts.file.flags & (trace::kNodeUnreachable | trace::kNodeStatFailed))) continue;

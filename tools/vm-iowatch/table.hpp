@@ -104,6 +104,10 @@ class Table {
 /// Rows that a run of vm-iowatch has.
 inline constexpr std::uint32_t kRows = 1024;
 
+/// Every descriptor of a process that leads to a path, one a line: another text, and the map is to be learned
+/// anew. Asks no file system.
+std::string open_files(std::uint32_t pid);
+
 /// The quantile of a window's histogram, interpolated within its bucket; nothing for an empty one.
 std::optional<std::uint64_t> quantile(const io_ledger_cell& cell, double q);
 
