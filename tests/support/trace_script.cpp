@@ -300,7 +300,8 @@ OwnedRecord kvm_exits(const Line& line) {
   s.vcpu = static_cast<std::int32_t>(line.number("vcpu"));
   s.isa = 1;
   s.halt = line.value("halt") == "yes";
-  return trace::make_record(at(line.time), line.vm(), s, trace::join_text({line.text, ""}));
+  return trace::make_record(at(line.time), line.vm(), s,
+                            trace::join_text({line.text, "", line.value("device")}));
 }
 
 OwnedRecord thread(const Line& line) {
