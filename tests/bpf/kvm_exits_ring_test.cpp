@@ -3,7 +3,9 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <boost/asio/steady_timer.hpp>
+#include <thread>
 
 #include "bpf/load/ring.hpp"
 #include "tests/bpf/fixture.hpp"
@@ -94,6 +96,31 @@ TEST_F(KvmExitsRing, CountsWhatAFullRingCouldNotTake) {
   EXPECT_GT(lost(KVM_EXITS_STAT_RING_FULL), 0u);
   EXPECT_EQ(events() + lost(KVM_EXITS_STAT_RING_FULL), kEvents);
   EXPECT_EQ(count(KVM_EXITS_KIND_KVM, 10), kEvents) << "aggregates lose nothing";
+}
+
+// As fast as the machine can, with nobody reading: nothing waits, and every event is either there or counted.
+TEST_F(KvmExitsRing, NeverMakesAnyVcpuWaitForAFullRing) {
+  load_raw(4096);
+  constexpr std::uint64_t kThreads = 4, kEvents = 5'000;
+  memory_->as<vmx_6_1::vcpu_vmx>().exit_reason.full = 10;
+  std::atomic<int> failed = 0;
+  std::vector<std::thread> vcpus;
+  for (std::uint64_t i = 0; i < kThreads; ++i)
+    vcpus.emplace_back([&] {
+      for (std::uint64_t n = 0; n < kEvents; ++n) {
+        failed += probe_->test_run("raw_kvm_exit", {memory_->address(), 1}) != 0;
+        failed += probe_->test_run("raw_kvm_entry", {memory_->address(), 0}) != 0;
+      }
+    });
+  for (std::thread& vcpu : vcpus) vcpu.join();
+  EXPECT_EQ(failed, 0);
+  reader_->drain();
+  for (const kvm_exits_batch& rest : probe_->leftovers()) batches_.push_back(rest);
+  EXPECT_GT(lost(KVM_EXITS_STAT_RING_FULL), 0u);
+  EXPECT_EQ(events() + lost(KVM_EXITS_STAT_RING_FULL), kThreads * kEvents);
+  std::uint64_t counted = 0;
+  probe_->visit([&](const kvm_exits_vcpu& row) { counted += row.hits[KVM_EXITS_PROBE_EXIT]; });
+  EXPECT_EQ(counted, kThreads * kEvents) << "aggregates lose nothing";
 }
 
 TEST_F(KvmExitsRing, TellsAnInternalErrorAtOnceWithItsSuberror) {
