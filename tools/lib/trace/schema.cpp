@@ -5,6 +5,8 @@
 #include <boost/json.hpp>
 #include <string>
 
+#include "trace/thread_records.hpp"
+
 namespace vmwhy::trace {
 namespace {
 
@@ -214,6 +216,52 @@ FIELDS(IoBlock,                                              //
        FIELD(status, 'u', "", "blk_status_t; 0: the kernel told an errno"),                  //
        FIELD(flags, 'u', "", "operation in the low byte, REQ_* above"))
 
+#define THREAD_TIMES                                                                                       \
+  TIME(unknown_ns, "until something told"),                                                                \
+      TIME(running_ns, "on a CPU, guest, KVM and QEMU not told apart"), TIME(guest_ns, "in the guest"),    \
+      TIME(kvm_ns, "in KVM, on a CPU"), TIME(qemu_ns, "in QEMU, on a CPU"),                                \
+      TIME(halted_ns, "asleep, the guest halted"), TIME(halt_poll_ns, "KVM polled before a halt's sleep"), \
+      TIME(waiting_ns, "ready, another ran"), TIME(throttled_ns, "ready, CFS quota used up"),              \
+      TIME(idle_ns, "asleep until there is something to do"), TIME(lock_ns, "asleep in a futex, a lock"),  \
+      TIME(blocked_ns, "asleep, interruptible"), TIME(disk_ns, "asleep, uninterruptible"),                 \
+      TIME(reclaim_ns, "in direct reclaim, or asleep for memory"),                                         \
+      TIME(stopped_ns, "by a signal or tracer"), TIME(frozen_ns, "by the cgroup's freezer")
+#define TIME(member, meaning)                                                                  \
+  FieldInfo {                                                                                  \
+#member, static_cast < std::uint16_t>(offsetof(S, times) + offsetof(ThreadTimes, member)), \
+        sizeof(ThreadTimes::member), 'u', "ns", meaning                                        \
+  }
+
+FIELDS(ThreadTime,  //
+       FIELD(window_ns, 'u', "ns", "length of the window that ends at the record's time"), THREAD_TIMES,
+       FIELD(others_ns, 'u', "ns", "waited while threads ran that are not listed"),
+       FIELD(pid, 'u', "", "process id"), FIELD(tid, 'u', "", "thread id"),
+       FIELD(role, 'u', "", "0 other, 1 main, 2 vcpu, 3 iothread"),
+       FIELD(vcpu, 'i', "", "-1: no vCPU, or not known"))
+
+FIELDS(ThreadStall,  //
+       FIELD(length_ns, 'u', "ns", "how long the thread did not get on"), THREAD_TIMES,
+       FIELD(others_ns, 'u', "ns", "waited while threads ran that are not listed"),
+       FIELD(block_ns, 'u', "ns", "the longest sleep in it; 0: none"),
+       FIELD(argument, 'u', "", "first of that sleep's system call"), FIELD(pid, 'u', "", "process id"),
+       FIELD(tid, 'u', "", "thread id"), FIELD(role, 'u', "", "0 other, 1 main, 2 vcpu, 3 iothread"),
+       FIELD(vcpu, 'i', "", "-1: no vCPU, or not known"),
+       FIELD(flags, 'u', "", "1 ongoing, 2 guest, KVM and QEMU told apart"),
+       FIELD(state, 'u', "", "of the longest sleep, or now: 0 unknown, 1 running, … as the times stand"),
+       FIELD(syscall, 'i', "", "number; -1: none"), FIELD(cpu, 'u', "", "that it waited for last"),
+       FIELD(exit_code, 'u', "", "reason of the last exit; the highest number: none seen"),
+       FIELD(user_code, 'i', "", "KVM_EXIT_* of the last exit to QEMU; -1: none seen"),
+       FIELD(isa, 'u', "", "1 VMX, 2 SVM, 3 arm64, 4 PVM"), FIELD(reserved, 'u', "", "0"))
+
+FIELDS(ProcessSignal,  //
+       FIELD(pid, 'u', "", "of the target"), FIELD(tid, 'u', "", "of the target"),
+       FIELD(what, 'u', "", "1 sent, 2 OOM victim"), FIELD(signal, 'i', "", "number"),
+       FIELD(code, 'i', "", "si_code: 0 by kill(2), 128 by the kernel"),
+       FIELD(result, 'i', "", "0 delivered, 1 ignored, 2 pending already"),
+       FIELD(sender_pid, 'u', "", "who sent it, or whose allocation failed"),
+       FIELD(sender_tid, 'u', "", "its thread"), FIELD(sender_uid, 'u', "", "its user"),
+       FIELD(reserved, 'u', "", "0"))
+
 template <class S>
 constexpr RecordInfo info(std::string_view name, std::string_view text) {
   return {S::kType, name, sizeof(S), Fields<S>::kFields, text};
@@ -242,6 +290,10 @@ constexpr RecordInfo kSchema[] = {
     info<KvmExitSummary>("kvm_exit_summary", "name of the reason, log2 histogram, device"),
     info<IoSyscall>("io_syscall", "path, call"),
     info<IoBlock>("io_block", "disk, status"),
+    info<ThreadTime>("thread_time", "comm, culprits"),
+    info<ThreadStall>("thread_stall",
+                      "comm, system_call, wchan, descriptor, culprits, kernel_stack, user_stack"),
+    info<ProcessSignal>("process_signal", "sender"),
 };
 
 // Every byte of a struct belongs to a field: what is not described cannot be read from a file.
