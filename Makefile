@@ -176,7 +176,7 @@ demo: all guests
 
 FUZZ_FLAGS := -std=c++20 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer -Wno-everything -pthread -I. -Itools/lib -I$(BUILD)/gen -DBOOST_ASIO_SEPARATE_COMPILATION
-FUZZ_LIB_SRC := $(wildcard qmp/failure.cpp qmp/proto/*.cpp tools/lib/core/*.cpp tools/lib/trace/*.cpp tools/lib/clock/*.cpp tools/lib/kvm/*.cpp \
+FUZZ_LIB_SRC := $(wildcard qmp/failure.cpp qmp/proto/*.cpp tools/lib/core/*.cpp tools/lib/trace/*.cpp tools/lib/clock/*.cpp tools/lib/kvm/*.cpp tools/lib/stalls/*.cpp \
 	tools/lib/timeline/*.cpp tools/lib/causes/*.cpp tools/lib/causes/*/*.cpp tools/lib/render/*.cpp)
 fuzz_obj = $(patsubst %.cpp,$(BUILD)/fuzz/obj/%.o,$(1))
 $(BUILD)/fuzz/obj/%.o: %.cpp | $(BUILD)/setup.mk

@@ -112,7 +112,7 @@ std::string mount_option(std::string_view options, std::string_view key) {
   return {};
 }
 
-DeviceStack::DeviceStack(std::string sys, const std::string& mountinfo)
+DeviceStack::DeviceStack(std::string sys, std::string mountinfo)
     : sys_(std::move(sys)),
       mounts_(parse_mounts(mountinfo.empty() ? host::read_or_empty("/proc/self/mountinfo", 4u << 20)
                                              : mountinfo)) {}
@@ -131,8 +131,7 @@ Item DeviceStack::device(std::uint32_t major, std::uint32_t minor) const {
 Item DeviceStack::device_at(const std::string& folder, int depth) const {
   Item item;
   item.name = folder.substr(folder.rfind('/') + 1);
-  const std::string dev = read_word(folder + "/dev");
-  const auto number = split(dev, ':');
+  const auto number = split(read_word(folder + "/dev"), ':');
   if (number.size() == 2) {
     item.facts["major"] = host::parse_u64(number[0]).value_or(0);
     item.facts["minor"] = host::parse_u64(number[1]).value_or(0);

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "stalls/times.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <numeric>
+
+#include "core/text.hpp"
+#include "kvm/reasons.hpp"
+#include "trace/record.hpp"
+
+namespace vmwhy::stalls {
+namespace {
+
+constexpr std::size_t kMaxCulprits = 64, kMaxFrames = 64;
+
+struct Words {
+  std::string_view name, verb;
+};
+constexpr std::array<Words, kStates> kWords{{
+    {"unknown", "was not seen"},
+    {"running", "ran"},
+    {"guest", "ran in the guest"},
+    {"kvm", "was in KVM"},
+    {"qemu", "was in QEMU"},
+    {"halted", "was halted"},
+    {"halt_poll", "polled for the end of a halt"},
+    {"waiting", "was ready"},
+    {"throttled", "was throttled by its cgroup's CPU quota"},
+    {"idle", "had nothing to do"},
+    {"lock", "waited for a lock"},
+    {"blocked", "was blocked"},
+    {"disk", "was blocked in D"},
+    {"reclaim", "waited for memory"},
+    {"stopped", "was stopped by a signal or a tracer"},
+    {"frozen", "was frozen by its cgroup"},
+}};
+
+std::string human(std::uint64_t ns) {
+  return human_duration(static_cast<std::int64_t>(std::min<std::uint64_t>(ns, INT64_MAX)));
+}
+
+template <class Number>
+bool take_number(std::string_view& text, Number& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end == text.data() + text.size() || *end != ' ') return false;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()) + 1);
+  return true;
+}
+
+std::vector<std::string> lines_of(std::string_view text) {
+  std::vector<std::string> out;
+  if (text.empty()) return out;
+  for (const std::string_view line : split(text, '\n'))
+    if (!line.empty() && out.size() < kMaxFrames) out.emplace_back(line.substr(0, 256));
+  return out;
+}
+
+std::string lines(const std::vector<std::string>& list) {
+  std::string out;
+  for (const std::string& line : list) out += (out.empty() ? "" : "\n") + line;
+  return out;
+}
+
+// " while stress-ng [4711] ran on CPU 0"
+std::string instead(const Stall& stall) {
+  if (stall.culprits.empty()) return {};
+  std::string out;
+  const Culprit& first = stall.culprits.front();
+  const std::uint64_t waited = stall.times[static_cast<std::size_t>(State::waiting)];
+  if (first.tid == 0) return fmt::format(" while CPU {} was idle", stall.record.cpu);
+  out = fmt::format(" while {} ran", describe(first));
+  if (stall.culprits.size() > 1 && first.ns < waited / 10 * 9)
+    out += fmt::format(" for {} of it, {} for {}", human(first.ns), describe(stall.culprits[1]),
+                       human(stall.culprits[1].ns));
+  return out + fmt::format(" on CPU {}", stall.record.cpu);
+}
+
+// " in pread64 of /x, in folio_wait_bit"
+std::string where(const Stall& stall) {
+  std::string out;
+  if (!stall.call.empty()) out += " in " + printable(stall.call, 64);
+  if (!stall.descriptor.empty()) out += " of " + printable(stall.descriptor, 256);
+  if (!stall.wchan.empty()) {
+    out += (out.empty() ? " in " : ", in ") + printable(stall.wchan, 64);
+  } else if (!stall.kernel_stack.empty()) {
+    const std::string& top = stall.kernel_stack.front();
+    out += (out.empty() ? " in " : ", in ") + printable(top.substr(0, top.find('+')), 64);
+  }
+  return out;
+}
+
+std::string detail(const Stall& stall, State state) {
+  const auto isa = kvm::isa_from(stall.record.isa);
+  switch (state) {
+    case State::waiting:
+      return instead(stall);
+    case State::lock:
+    case State::blocked:
+    case State::disk:
+    case State::reclaim:
+      return where(stall);
+    case State::kvm:
+      return stall.record.exit_code == UINT32_MAX
+                 ? std::string()
+                 : " after the exit " + kvm::exit_reason_name(isa, stall.record.exit_code);
+    case State::qemu:
+      return stall.record.user_code < 0
+                 ? std::string()
+                 : " for " + std::string(kvm::userspace_reason_name(stall.record.user_code));
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(State state) {
+  const auto index = static_cast<std::size_t>(state);
+  return index < kStates ? kWords[index].name : std::string_view();
+}
+
+std::string_view verb_of(State state) {
+  const auto index = static_cast<std::size_t>(state);
+  return index < kStates ? kWords[index].verb : std::string_view();
+}
+
+Times to_array(const trace::ThreadTimes& times) {
+  Times out;
+  static_assert(sizeof out == sizeof times);
+  std::memcpy(out.data(), &times, sizeof times);
+  return out;
+}
+
+trace::ThreadTimes from_array(const Times& times) {
+  trace::ThreadTimes out;
+  std::memcpy(&out, times.data(), sizeof out);
+  return out;
+}
+
+std::uint64_t sum(const Times& times) {
+  return std::accumulate(times.begin(), times.end(), std::uint64_t{0});
+}
+
+State greatest(const Times& times) {
+  const auto most = std::max_element(times.begin(), times.end());
+  return *most == 0 ? State::unknown : static_cast<State>(most - times.begin());
+}
+
+std::string join(const std::vector<Culprit>& culprits) {
+  std::string out;
+  for (const Culprit& culprit : culprits) {
+    std::string comm = culprit.comm;
+    std::replace(comm.begin(), comm.end(), '\n', ' ');
+    out += fmt::format("{}{} {} {} {}", out.empty() ? "" : "\n", culprit.ns, culprit.tid, culprit.pid, comm);
+  }
+  return out;
+}
+
+std::vector<Culprit> parse_culprits(std::string_view text) {
+  std::vector<Culprit> out;
+  for (std::string_view line : split(text, '\n')) {
+    Culprit culprit;
+    if (!take_number(line, culprit.ns) || !take_number(line, culprit.tid) || !take_number(line, culprit.pid))
+      continue;
+    culprit.comm = line.substr(0, 64);
+    if (out.size() < kMaxCulprits) out.push_back(std::move(culprit));
+  }
+  return out;
+}
+
+std::string describe(const Culprit& culprit) {
+  if (culprit.tid == 0) return "the CPU was idle";
+  return fmt::format("{} [{}]", printable(culprit.comm, 64), culprit.pid);
+}
+
+Stall take_apart(std::uint64_t time_ns, const trace::ThreadStall& record, std::string_view text) {
+  Stall out;
+  out.end_ns = time_ns;
+  out.record = record;
+  out.times = to_array(record.times);
+  const auto field = [&](std::size_t n, std::size_t limit) {
+    return std::string(trace::text_field(text, n).substr(0, limit));
+  };
+  out.comm = field(0, 64);
+  out.call = field(1, 64);
+  out.wchan = field(2, 128);
+  out.descriptor = field(3, 1024);
+  out.culprits = parse_culprits(trace::text_field(text, 4));
+  out.kernel_stack = lines_of(trace::text_field(text, 5));
+  out.user_stack = lines_of(trace::text_field(text, 6));
+  return out;
+}
+
+std::string stall_text(const Stall& stall) {
+  return trace::join_text({stall.comm, stall.call, stall.wchan, stall.descriptor, join(stall.culprits),
+                           lines(stall.kernel_stack), lines(stall.user_stack)});
+}
+
+std::string name_of_thread(std::uint32_t role, std::int32_t vcpu, std::uint32_t tid, std::string_view comm) {
+  switch (static_cast<trace::ThreadRole>(role)) {
+    case trace::ThreadRole::main:
+      return "the main thread";
+    case trace::ThreadRole::vcpu:
+      return vcpu >= 0 ? fmt::format("vCPU {}", vcpu) : fmt::format("vCPU thread {}", tid);
+    case trace::ThreadRole::iothread:
+      return fmt::format("iothread {} [{}]", printable(comm, 64), tid);
+    default:
+      return fmt::format("thread {} [{}]", printable(comm, 64), tid);
+  }
+}
+
+std::string sentence(const Stall& stall) {
+  const State state = greatest(stall.times);
+  const std::uint64_t part = stall.times[static_cast<std::size_t>(state)];
+  const std::string who = name_of_thread(stall.record.role, stall.record.vcpu, stall.record.tid, stall.comm);
+  std::string span = human(part);
+  if (part < stall.record.length_ns / 20 * 19) span += " of " + human(stall.record.length_ns);
+  std::string out = fmt::format("{} {} for {}{}", who, verb_of(state), span, detail(stall, state));
+  if (stall.ongoing()) out += ", and still does not get on";
+  return out;
+}
+
+}  // namespace vmwhy::stalls
