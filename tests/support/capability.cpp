@@ -118,6 +118,13 @@ std::string probe_freezer(Freezer::Version version) {
   return "";
 }
 
+std::string probe_cpu_quota() {
+  ChildProcess child({"sleep", "1000"});
+  const CpuQuota group(50'000, 100'000);
+  group.add(child.pid());
+  return "";
+}
+
 // A child of ours traces another child, as a debugger would trace a QEMU it did not start.
 std::string probe_ptrace() {
   const ChildProcess target({"sleep", "1000"});
@@ -218,6 +225,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"kmsg_write", probe_kmsg_write},
       {"freezer_v1", [] { return probe_freezer(Freezer::Version::v1); }},
       {"freezer_v2", [] { return probe_freezer(Freezer::Version::v2); }},
+      {"cpu_quota", probe_cpu_quota},
       {"ptrace", probe_ptrace},
       {"qemu",
        [] {

@@ -35,7 +35,7 @@ void put(const std::string& path, std::string_view value) {
 }
 
 // Where the hierarchy is mounted; empty: nowhere.
-std::string hierarchy(Freezer::Version version) {
+std::string hierarchy(Freezer::Version version, std::string_view controller = "freezer") {
   std::ifstream mounts("/proc/self/mountinfo");
   for (std::string line; std::getline(mounts, line);) {
     const auto dash = line.find(" - ");
@@ -46,7 +46,7 @@ std::string hierarchy(Freezer::Version version) {
     tail >> type >> source >> options;
     if (version == Freezer::Version::v2 && type == "cgroup2") return mount_point;
     if (version == Freezer::Version::v1 && type == "cgroup" &&
-        ("," + options + ",").find(",freezer,") != std::string::npos)
+        ("," + options + ",").find("," + std::string(controller) + ",") != std::string::npos)
       return mount_point;
   }
   return {};
@@ -112,6 +112,48 @@ void Freezer::thaw() const {
   else
     put(path_ + "/cgroup.freeze", "0");
   if (!wait_until([&] { return !frozen(); })) fail(ETIMEDOUT, "thaw " + path_);
+}
+
+namespace {
+
+void empty_and_remove(const std::string& parent, const std::string& path) {
+  try {
+    std::istringstream members(read_file(path + "/cgroup.procs"));
+    for (std::string pid; members >> pid;) put(parent + "/cgroup.procs", pid);
+  } catch (const std::system_error&) {
+    // A member may just have ended.
+  }
+  wait_until(deadline_in(5s), [&] { return ::rmdir(path.c_str()) == 0 || errno == ENOENT; });
+}
+
+}  // namespace
+
+CpuQuota::CpuQuota(int quota_us, int period_us) : parent_(hierarchy(Freezer::Version::v1, "cpu")) {
+  if (parent_.empty()) fail(ENOENT, "no cpu hierarchy");
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(parent_, ignored)) {
+    const std::string name = entry.path().filename();
+    const int owner = name.starts_with(kPrefix) ? std::atoi(name.c_str() + kPrefix.size()) : 0;
+    if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH) empty_and_remove(parent_, entry.path());
+  }
+  static std::atomic<int> count = 0;
+  path_ = parent_ + "/" + std::string(kPrefix) + std::to_string(::getpid()) + "-" + std::to_string(++count);
+  if (::mkdir(path_.c_str(), 0755) != 0) fail(errno, "mkdir " + path_);
+  try {
+    put(path_ + "/cpu.cfs_period_us", std::to_string(period_us));
+    put(path_ + "/cpu.cfs_quota_us", std::to_string(quota_us));
+  } catch (...) {
+    empty_and_remove(parent_, path_);
+    throw;
+  }
+}
+
+CpuQuota::~CpuQuota() {
+  empty_and_remove(parent_, path_);
+}
+
+void CpuQuota::add(pid_t pid) const {
+  put(path_ + "/cgroup.procs", std::to_string(pid));
 }
 
 }  // namespace vmwhy::test

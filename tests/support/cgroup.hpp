@@ -31,4 +31,19 @@ class Freezer {
   std::string parent_, path_;
 };
 
+/// A cgroup of a test's own with a CFS quota, in hierarchy v1's cpu controller. Removed when the test ends.
+class CpuQuota {
+ public:
+  /// @throws std::system_error, also where the machine has no such hierarchy, or quotas are not to be set.
+  CpuQuota(int quota_us, int period_us);
+  CpuQuota(const CpuQuota&) = delete;
+  CpuQuota& operator=(const CpuQuota&) = delete;
+  ~CpuQuota();  ///< Moves what is left to the parent group, removes the group.
+
+  void add(pid_t pid) const;
+
+ private:
+  std::string parent_, path_;
+};
+
 }  // namespace vmwhy::test

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Where the time of a vCPU goes, by kvm_entry and kvm_exit: a guest that spins, one that halts, a neighbour that takes the
+# CPU, a cgroup v2 quota.
+. /lab/lib.sh
+[ -e /dev/kvm ] || load_kvm
+kvm-stalls --check >stalls_check.txt || { cat stalls_check.txt; fail "--check"; }
+grep -qE '^kvm_entry +ok' stalls_check.txt || { cat stalls_check.txt; fail "kvm_entry is not attached"; }
+
+# Boots $1; its pid is in $qemu when the guest runs.
+boot() {
+  rm -f serial.txt
+  qemu-system-x86_64 -nodefaults -machine pc,usb=off -accel kvm -cpu host -m 16 -display none -vga none \
+    -name vm,debug-threads=on -drive "if=floppy,format=raw,readonly=on,file=/lab/guests/$1.bin" -boot a \
+    -serial file:serial.txt >qemu_stalls.log 2>&1 &
+  qemu=$!
+  while ! grep -q G serial.txt 2>/dev/null; do
+    kill -0 $qemu || { cat qemu_stalls.log; fail "QEMU ended"; }
+    sleep 0.2
+  done
+}
+# The vCPU's share of state $2 in document $1, in percent.
+share() {
+  grep -oE '"role":"vcpu"[^}]*"shares":[{][^}]*' "$1" | head -n 1 | grep -oE "[{,]\"$2\":[0-9.eE+-]+" |
+    awk -F: '{ s = 100 * $2 } END { printf "%d\n", s }'
+}
+expect_more() { [ "$(share "$1" "$2")" -ge "$3" ] || { cat "$1"; fail "$1: $2 is below $3 %"; }; }
+
+boot busy
+kvm-stalls -p $qemu -d 8s --json >busy.json 2>busy.err || { cat busy.err; fail "kvm-stalls"; }
+expect_more busy.json guest 40
+expect_text busy.json '"errors":[]'
+# As many that never rest as there are CPUs, and one more.
+for i in $(seq $(($(nproc) + 1))); do
+  sh -c 'while :; do :; done' &
+  others="${others:-} $!"
+done
+kvm-stalls -p $qemu -d 8s --json >contended.json 2>contended.err || { cat contended.err; fail "kvm-stalls"; }
+kill $others
+expect_more contended.json waiting 20
+expect_text contended.json '"comm":"sh"'
+mkdir -p /tmp/cgroup
+mount -t cgroup2 cgroup2 /tmp/cgroup || fail "mount cgroup2"
+echo +cpu >/tmp/cgroup/cgroup.subtree_control || fail "no cpu controller"
+mkdir -p /tmp/cgroup/vm
+echo "10000 100000" >/tmp/cgroup/vm/cpu.max || fail "no cpu.max"
+echo $qemu >/tmp/cgroup/vm/cgroup.procs
+kvm-stalls -p $qemu -d 8s --json >quota.json 2>quota.err || { cat quota.err; fail "kvm-stalls"; }
+expect_more quota.json throttled 50
+kill $qemu
+wait $qemu 2>/dev/null
+boot idle
+kvm-stalls -p $qemu -d 8s --json >idle.json 2>idle.err || { cat idle.err; fail "kvm-stalls"; }
+kill $qemu
+expect_more idle.json halted 60

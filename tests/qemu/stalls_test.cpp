@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// kvm-stalls on real QEMUs (TCG): a busy neighbour, a quota, SIGSTOP, SIGKILL, an idle guest.
+
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <filesystem>
+
+#include "tests/support/capability.hpp"
+#include "tests/support/cgroup.hpp"
+#include "tests/support/child_process.hpp"
+#include "tests/support/qemu.hpp"
+#include "tests/support/temp_dir.hpp"
+#include "tests/support/wait.hpp"
+
+namespace vmwhy::test {
+namespace {
+
+namespace json = boost::json;
+
+void pin(pid_t pid, int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task"))
+    ::sched_setaffinity(std::stoi(task.path().filename()), sizeof set, &set);
+}
+
+/// The first CPU that this process may use.
+int a_cpu() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  ::sched_getaffinity(0, sizeof set, &set);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &set)) return cpu;
+  return 0;
+}
+
+/// A run of kvm-stalls on one VM.
+class Stalls {
+ public:
+  Stalls(const TempDir& dir, const QemuProcess& vm, std::vector<std::string> options, bool as_json = true)
+      : trace_(dir / "stalls.vmt"), child_(arguments(vm, std::move(options), trace_, as_json)) {
+    EXPECT_TRUE(child_.wait_error_line("watching")) << child_.err();
+  }
+  ChildProcess& process() { return child_; }
+  const std::string& trace() const { return trace_; }
+
+  /// Waits for its end (-d, or the VM's); its document.
+  json::object finish_by_itself() {
+    const auto status = child_.wait();
+    EXPECT_TRUE(status && status->code == 0) << child_.err();
+    json::error_code error;
+    const json::value document = json::parse(child_.out(), error);
+    EXPECT_FALSE(error) << child_.out() << child_.err();
+    return document.is_object() ? document.as_object() : json::object();
+  }
+
+ private:
+  static std::vector<std::string> arguments(const QemuProcess& vm, std::vector<std::string> options,
+                                            const std::string& trace, bool as_json) {
+    std::vector<std::string> out{binary("kvm-stalls"), "-p", std::to_string(vm.pid()), "-o", trace};
+    if (as_json) out.emplace_back("--json");
+    out.insert(out.end(), options.begin(), options.end());
+    return out;
+  }
+  std::string trace_;
+  ChildProcess child_;
+};
+
+const json::object* thread_of(const json::object& document, std::string_view role) {
+  for (const json::value& thread : document.at("threads").as_array())
+    if (thread.at("role").as_string() == role) return &thread.as_object();
+  return nullptr;
+}
+
+double share(const json::object& of, std::string_view state) {
+  const json::value* value = of.at("shares").as_object().if_contains(state);
+  return value ? value->to_number<double>() : 0;
+}
+
+double all_shares(const json::object& of) {
+  double sum = 0;
+  for (const auto& each : of.at("shares").as_object()) sum += each.value().to_number<double>();
+  return sum;
+}
+
+class StallsOfQemu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    VMWHY_NEEDS(qemu);
+    VMWHY_NEEDS(bpf);
+  }
+};
+
+TEST_F(StallsOfQemu, BusyNeighbourIsNamed) {
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "busy.bin"});
+  vm.cont();
+  ASSERT_TRUE(wait_until([&] { return vm.serial().find('G') != std::string::npos; }));
+  const int cpu = a_cpu();
+  pin(vm.pid(), cpu);
+  ChildProcess neighbour({"sh", "-c", "while :; do :; done"});
+  pin(neighbour.pid(), cpu);
+  Stalls run(dir, vm, {"--min-latency", "1ms", "-d", "3s"});
+  const json::object document = run.finish_by_itself();
+  const json::object* vcpu = thread_of(document, "vcpu");
+  ASSERT_NE(vcpu, nullptr);
+  EXPECT_EQ(vcpu->at("vcpu").to_number<int>(), 0);
+  EXPECT_GT(share(*vcpu, "waiting"), 0.3) << "two that never rest share one CPU";
+  EXPECT_NEAR(share(*vcpu, "waiting") + share(*vcpu, "running"), 1, 0.05);
+  EXPECT_NEAR(all_shares(*vcpu), 1, 0.001);
+  std::uint64_t neighbours = 0;
+  for (const json::value& culprit : vcpu->at("culprits").as_array())
+    if (culprit.at("pid").to_number<std::int64_t>() == neighbour.pid())
+      neighbours = culprit.at("ns").to_number<std::uint64_t>();
+  // How much depends on what else the machine does.
+  EXPECT_GT(neighbours, 1'000'000u) << json::serialize(*vcpu);
+  EXPECT_TRUE(document.at("errors").as_array().empty()) << json::serialize(document.at("errors"));
+}
+
+TEST_F(StallsOfQemu, QuotaIsTold) {
+  VMWHY_NEEDS(cpu_quota);
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "busy.bin"});
+  vm.cont();
+  ASSERT_TRUE(wait_until([&] { return vm.serial().find('G') != std::string::npos; }));
+  const CpuQuota quota(1'000, 100'000);
+  quota.add(vm.pid());
+  Stalls run(dir, vm, {"--min-latency", "5ms", "-d", "3s"});
+  const json::object document = run.finish_by_itself();
+  const json::object* vcpu = thread_of(document, "vcpu");
+  ASSERT_NE(vcpu, nullptr);
+  EXPECT_GT(share(*vcpu, "throttled"), 0.4) << json::serialize(*vcpu);
+  EXPECT_LT(share(*vcpu, "running"), 0.15);
+  EXPECT_NEAR(all_shares(*vcpu), 1, 0.001);
+}
+
+TEST_F(StallsOfQemu, WhoStoppedItIsNamedWhileItStandsStill) {
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "busy.bin"});
+  vm.cont();
+  ASSERT_TRUE(wait_until([&] { return vm.serial().find('G') != std::string::npos; }));
+  Stalls run(dir, vm, {"--min-latency", "200ms", "--top", "1000"}, false);
+  vm.process().signal(SIGSTOP);
+  EXPECT_TRUE(run.process().wait_line("SIGSTOP to process " + std::to_string(vm.pid())));
+  // Told before it ends, and again when it is ten times as long.
+  EXPECT_TRUE(run.process().wait_line("vCPU 0 was stopped by a signal or a tracer")) << run.process().out();
+  EXPECT_TRUE(run.process().wait_line("vCPU 0 was stopped by a signal or a tracer for 2"))
+      << run.process().out();
+  vm.process().signal(SIGCONT);
+  EXPECT_TRUE(run.process().wait_line("; it is over")) << run.process().out();
+  run.process().signal(SIGINT);
+  ASSERT_TRUE(run.process().wait());
+}
+
+TEST_F(StallsOfQemu, WhoKilledItIsNamed) {
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "idle.bin"});
+  Stalls run(dir, vm, {});
+  vm.process().signal(SIGKILL);
+  const json::object document = run.finish_by_itself();
+  ASSERT_EQ(document.at("signals").as_array().size(), 1u);
+  EXPECT_EQ(document.at("signals").at(0).at("sender_pid").to_number<std::int64_t>(), ::getpid());
+}
+
+TEST_F(StallsOfQemu, AStoppedGuestHasNoStallsButThoseOfTheHost) {
+  const TempDir dir;
+  // It never runs: all its threads have nothing to do.
+  QemuProcess vm(dir, {.boot = "idle.bin"});
+  Stalls run(dir, vm, {"-d", "3s"});
+  const json::object document = run.finish_by_itself();
+  const json::object* vcpu = thread_of(document, "vcpu");
+  ASSERT_NE(vcpu, nullptr);
+  EXPECT_GT(share(*vcpu, "idle"), 0.9) << json::serialize(*vcpu);
+  for (const json::value& stall : document.at("stalls").as_array()) {
+    // A loaded machine may let a thread wait for its CPU; nothing else is a stall here.
+    EXPECT_GT(share(stall.as_object(), "waiting"), 0.5) << json::serialize(stall);
+  }
+}
+
+}  // namespace
+}  // namespace vmwhy::test

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "tools/kvm-stalls/kvm_stalls.hpp"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/json/serialize.hpp>
+#include <cstring>
+#include <memory>
+#include <ostream>
+
+#include "bpf/load/ring.hpp"
+#include "clock/clock.hpp"
+#include "core/text.hpp"
+#include "tools/kvm-stalls/enrich.hpp"
+#include "tools/kvm-stalls/output.hpp"
+#include "tools/kvm-stalls/trace_out.hpp"
+#include "tools/kvm-stalls/tracker.hpp"
+
+namespace vmwhy::kvm_stalls {
+namespace {
+
+namespace asio = boost::asio;
+
+// Room for threads that start while we watch. A row costs 4 KiB.
+constexpr std::size_t kSpareThreads = 512, kMostThreads = 65534;
+// How often rows are looked at for stalls that have not ended.
+constexpr std::chrono::milliseconds kLook{20};
+constexpr std::size_t kMaxSignals = 1000;
+/// The inode of the first PID namespace, on every Linux.
+constexpr ino_t kInitialPidNamespace = 0xeffffffc;
+
+class Session {
+ public:
+  Session(const Options& options, std::ostream& out, std::ostream& err)
+      : options_(options),
+        out_(out),
+        err_(err),
+        signals_(io_, SIGINT, SIGTERM),
+        interval_(io_),
+        end_(io_),
+        second_(io_),
+        look_(io_) {}
+
+  int run();
+
+ private:
+  int fail(const std::string& what, int code);
+  int prepare();
+  void start_threads(const std::vector<qmp::QemuProcess>& vms);
+  void arm_ends();
+  void arm_interval();
+  void arm_second();
+  void arm_look();
+  void on_message(const void* data, std::size_t bytes);
+  void on_stall(const stalls_stall& raw);
+  void on_signal(const stalls_signal& raw);
+  void on_exit(const stalls_signal& raw);
+  void take(Seen seen);
+  void tell(const std::string& line);
+  std::string vm_name(std::uint32_t pid) const;
+  std::string since_begin(std::uint64_t time_ns) const {
+    return relative_time(static_cast<std::int64_t>(time_ns - std::min(time_ns, began_ns_)));
+  }
+  Report report(std::vector<Share> threads, std::uint64_t window_ns);
+  void record_window(const std::vector<Share>& threads);
+  void stop() { io_.stop(); }
+  int finish();
+  bool live() const { return !options_.json; }
+
+  const Options& options_;
+  std::ostream &out_, &err_;
+  asio::io_context io_;
+  asio::signal_set signals_;
+  asio::steady_timer interval_, end_, second_, look_;
+  std::unique_ptr<bpf::Stalls> probes_;
+  std::unique_ptr<bpf::RingReader> ring_;
+  std::unique_ptr<Tracker> tracker_;
+  std::unique_ptr<TraceOut> trace_;
+  Enricher enricher_;
+  std::vector<stalls::Stall> worst_;  ///< The longest first, at most `top`.
+  std::uint64_t all_stalls_ = 0;
+  std::vector<Signal> sent_;
+  std::vector<std::string> notes_;
+  std::uint64_t told_ = 0, untold_ = 0;  ///< Lines in this second.
+  std::uint64_t began_ns_ = 0, last_ns_ = 0;
+  std::uint32_t isa_ = 0;
+};
+
+int Session::fail(const std::string& what, int code) {
+  err_ << "kvm-stalls: " << what << "\n";
+  return code;
+}
+
+int Session::prepare() {
+  const bpf::Environment environment = bpf::look_around();
+  if (const auto obstacle = environment.obstacle(false)) return fail(to_string(*obstacle), cli::kEnvironment);
+  struct stat space {};
+  if (::stat("/proc/self/ns/pid", &space) == 0 && space.st_ino != kInitialPidNamespace)
+    return fail("thread ids of this PID namespace are not the kernel's; run on the host", cli::kEnvironment);
+  isa_ = static_cast<std::uint32_t>(environment.isa);
+  const auto vms = find_vms(options_);
+  if (!vms) return fail(to_string(vms.error()), cli::kFailed);
+  bpf::StallsOptions want;
+  std::size_t threads = kSpareThreads;
+  for (const qmp::QemuProcess& vm : *vms) threads += vm.threads.size();
+  want.max_threads = static_cast<std::uint32_t>(options_.max_threads ? options_.max_threads
+                                                                     : std::min(threads, kMostThreads));
+  want.vcpu_threshold_ns = options_.vcpu_threshold_ns();
+  auto probes = bpf::Stalls::load(environment, want);
+  if (!probes) return fail(to_string(probes.error()), cli::kEnvironment);
+  probes_ = std::move(*probes);
+  auto ring = bpf::RingReader::create(
+      probes_->ring_fd(), [this](const void* data, std::size_t bytes) { on_message(data, bytes); });
+  if (!ring) return fail(to_string(ring.error()), cli::kEnvironment);
+  ring_ = std::move(*ring);
+  if (!options_.output.empty()) {
+    auto trace = TraceOut::create(options_);
+    if (!trace) return fail(to_string(trace.error()), cli::kFailed);
+    trace_ = std::move(*trace);
+  }
+  began_ns_ = last_ns_ = clock::now_ns();
+  if (auto attached = probes_->attach(); !attached)
+    return fail(to_string(attached.error()), cli::kEnvironment);
+  if (trace_) trace_->begin(probes_->probes());
+  start_threads(*vms);
+  ring_->start(io_);
+  return cli::kOk;
+}
+
+void Session::start_threads(const std::vector<qmp::QemuProcess>& vms) {
+  tracker_ = std::make_unique<Tracker>(*probes_, options_, [this](const qmp::QemuProcess& process) {
+    if (trace_) trace_->add_vm(process);
+  });
+  for (const qmp::QemuProcess& vm : vms) tracker_->add(vm);
+  if (!probes_->tells_guest())
+    notes_.emplace_back("guest, KVM and QEMU are not told apart here: their time is \"running\"");
+}
+
+std::string Session::vm_name(std::uint32_t pid) const {
+  const auto name = tracker_->names().find(pid);
+  return name != tracker_->names().end() && !name->second.empty()
+             ? fmt::format("{} [{}]", printable(name->second, 60), pid)
+             : fmt::format("process {}", pid);
+}
+
+void Session::on_message(const void* data, std::size_t bytes) {
+  std::uint32_t message = 0;
+  if (bytes < sizeof message) return;
+  std::memcpy(&message, data, sizeof message);
+  if (message == STALLS_MESSAGE_STALL && bytes == sizeof(stalls_stall)) {
+    stalls_stall raw;
+    std::memcpy(&raw, data, sizeof raw);
+    on_stall(raw);
+  } else if (bytes == sizeof(stalls_signal)) {
+    stalls_signal raw;
+    std::memcpy(&raw, data, sizeof raw);
+    message == STALLS_MESSAGE_EXIT ? on_exit(raw) : on_signal(raw);
+  }
+}
+
+void Session::on_stall(const stalls_stall& raw) {
+  const Tracker::Watched* watched = tracker_->find(raw.slot, raw.tid);
+  if (!watched) return;
+  Seen seen = make_stall(watched->thread, raw);
+  seen.again = tracker_->told(raw.slot, raw.begin_ns);
+  take(std::move(seen));
+}
+
+void Session::take(Seen seen) {
+  stalls::Stall& stall = seen.stall;
+  enricher_.enrich(stall, seen.block);
+  if (probes_->tells_guest()) stall.record.flags |= trace::kStallGuestTold;
+  stall.record.isa = isa_;
+  if (trace_) trace_->add(stall);
+  if (seen.again)
+    std::erase_if(worst_, [&](const stalls::Stall& other) {
+      return other.record.tid == stall.record.tid && other.begin_ns() == stall.begin_ns();
+    });
+  else
+    ++all_stalls_;
+  if (live())
+    tell(line_of(stall, vm_name(stall.record.pid), began_ns_) +
+         (seen.again && !stall.ongoing() ? "; it is over" : ""));
+  const auto place = std::upper_bound(
+      worst_.begin(), worst_.end(), stall,
+      [](const stalls::Stall& a, const stalls::Stall& b) { return a.record.length_ns > b.record.length_ns; });
+  worst_.insert(place, std::move(stall));
+  if (worst_.size() > options_.top) worst_.pop_back();
+}
+
+void Session::tell(const std::string& line) {
+  if (++told_ > options_.top) {
+    ++untold_;
+    return;
+  }
+  out_ << line << "\n";
+  out_.flush();
+}
+
+void Session::on_signal(const stalls_signal& raw) {
+  Signal signal;
+  signal.time_ns = raw.time_ns;
+  signal.sender = std::string(raw.sender_comm, ::strnlen(raw.sender_comm, sizeof raw.sender_comm));
+  const bool victim = raw.message == STALLS_MESSAGE_VICTIM;
+  signal.record = {
+      .pid = raw.target_tgid,
+      .tid = raw.target_tid,
+      .what = static_cast<std::uint32_t>(victim ? trace::SignalWhat::oom_victim : trace::SignalWhat::sent),
+      .signal = raw.signal,
+      .code = raw.code,
+      .result = raw.result,
+      .sender_pid = raw.sender_tgid,
+      .sender_tid = raw.sender_tid,
+      .sender_uid = raw.sender_uid};
+  if (trace_) trace_->add(signal);
+  if (live())
+    tell(fmt::format("{} {}: {}", since_begin(raw.time_ns), vm_name(raw.target_tgid), describe(signal)));
+  if (sent_.size() < kMaxSignals) sent_.push_back(std::move(signal));
+}
+
+void Session::on_exit(const stalls_signal& raw) {
+  const std::string how = WIFSIGNALED(raw.signal)
+                              ? "was killed by " + signal_name(WTERMSIG(raw.signal))
+                              : fmt::format("ended with status {}", WEXITSTATUS(raw.signal));
+  const std::string text = fmt::format("{} {}", vm_name(raw.target_tgid), how);
+  if (live()) tell(since_begin(raw.time_ns) + " " + text);
+  if (notes_.size() < 64) notes_.push_back(text);
+  if (trace_) trace_->add_end(raw.target_tgid, raw.signal, raw.time_ns);
+  tracker_->forget(raw.target_tgid);
+  if (!options_.all && tracker_->empty()) stop();
+}
+
+Report Session::report(std::vector<Share> threads, std::uint64_t window_ns) {
+  Report out;
+  out.window_ns = window_ns;
+  out.threads = std::move(threads);
+  out.names = tracker_->names();
+  out.probes = probes_->probes();
+  out.losses = probes_->losses();
+  return out;
+}
+
+void Session::record_window(const std::vector<Share>& threads) {
+  if (!trace_) return;
+  for (const Share& share : threads) trace_->add(share);
+}
+
+void Session::arm_interval() {
+  const bool asked = options_.interval.count() > 0;
+  if (!asked && !trace_) return;
+  // A trace holds a window each second even where no table is asked for.
+  interval_.expires_after(asked ? options_.interval : std::chrono::seconds(1));
+  interval_.async_wait([this, asked](boost::system::error_code error) {
+    if (error) return;
+    std::vector<Share> threads = tracker_->window();
+    record_window(threads);
+    const std::uint64_t now = clock::now_ns();
+    if (asked && live())
+      print_table(out_, report(std::move(threads), now - last_ns_),
+                  cli::use_color(options_.color, STDOUT_FILENO));
+    out_.flush();
+    last_ns_ = now;
+    arm_interval();
+  });
+}
+
+void Session::arm_second() {
+  second_.expires_after(std::chrono::seconds(1));
+  second_.async_wait([this](boost::system::error_code error) {
+    if (error) return;
+    tracker_->look_again();
+    if (untold_ && live()) out_ << fmt::format("… and {} more in this second\n", untold_);
+    told_ = untold_ = 0;
+    if (trace_) {
+      trace_->tick();
+      if (const auto failed = trace_->take_error()) err_ << "kvm-stalls: " << *failed << "\n";
+    }
+    if (!options_.all && tracker_->empty()) return stop();
+    // Whoever read our output has gone away.
+    if (!out_) return stop();
+    arm_second();
+  });
+}
+
+void Session::arm_look() {
+  look_.expires_after(kLook);
+  look_.async_wait([this](boost::system::error_code error) {
+    if (error) return;
+    for (Seen& seen : tracker_->ongoing(clock::now_ns())) take(std::move(seen));
+    arm_look();
+  });
+}
+
+void Session::arm_ends() {
+  signals_.async_wait([this](boost::system::error_code error, int) {
+    if (error) return;
+    boost::system::error_code ignored;
+    signals_.clear(ignored);  // A second one kills.
+    stop();
+  });
+  if (options_.duration.count() <= 0) return;
+  end_.expires_after(options_.duration);
+  end_.async_wait([this](boost::system::error_code error) {
+    if (!error) stop();
+  });
+}
+
+int Session::run() {
+  if (options_.check) return print_check(out_, bpf::look_around()) ? cli::kOk : cli::kEnvironment;
+  if (const int code = prepare()) return code;
+  arm_ends();
+  arm_interval();
+  arm_second();
+  arm_look();
+  if (!options_.quiet)
+    err_ << fmt::format("kvm-stalls: watching {} threads of {} VM(s){}\n", tracker_->threads().size(),
+                        tracker_->names().size(), options_.duration.count() > 0 ? "" : "; end with ^C");
+  io_.run();
+  return finish();
+}
+
+int Session::finish() {
+  // Once more: what goes on now, then no new events, then the sums.
+  ring_->drain();
+  const std::uint64_t now = clock::now_ns();
+  record_window(tracker_->window());
+  Report total = report(tracker_->total(), now - began_ns_);
+  probes_->detach();
+  ring_->drain();
+  ring_->stop();
+  total.stalls = std::move(worst_);
+  total.all_stalls = all_stalls_;
+  total.signals = std::move(sent_);
+  total.probes = probes_->probes();
+  total.losses = probes_->losses();
+  total.notes = std::move(notes_);
+  for (std::string& note : tracker_->take_notes()) total.notes.push_back(std::move(note));
+  if (!enricher_.obstacle().empty()) total.notes.push_back(enricher_.obstacle());
+  if (options_.json) {
+    out_ << json_safe(boost::json::serialize(to_json(total))) << "\n";
+  } else {
+    const bool color = cli::use_color(options_.color, STDOUT_FILENO);
+    print_table(out_, total, color);
+    print_end(out_, total, began_ns_, color);
+  }
+  if (!trace_) return cli::kOk;
+  const auto written = trace_->end(total);
+  if (!written) return fail(to_string(written.error()), cli::kFailed);
+  if (!options_.quiet)
+    err_ << fmt::format("kvm-stalls: {} records in {} ({}); lost: {}\n", written->records,
+                        printable(options_.output), human_bytes(written->bytes),
+                        total.losses.ring_full + written->lost);
+  return cli::kOk;
+}
+
+}  // namespace
+
+int run(const Options& options, std::ostream& out, std::ostream& err) {
+  return Session(options, out, err).run();
+}
+
+}  // namespace vmwhy::kvm_stalls

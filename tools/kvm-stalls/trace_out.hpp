@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// The trace of a run: times, stalls, signals, ends of QEMUs, and their cgroups each second. One thread.
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/failure.hpp"
+#include "host/cgroup.hpp"
+#include "qmp/discovery.hpp"
+#include "record/recorder.hpp"
+#include "tools/kvm-stalls/model.hpp"
+#include "tools/kvm-stalls/options.hpp"
+
+namespace vmwhy::kvm_stalls {
+
+class TraceOut {
+ public:
+  static Result<std::unique_ptr<TraceOut>> create(const Options& options);
+
+  void begin(const std::vector<bpf::StallsProbe>& probes);
+  void add_vm(const qmp::QemuProcess& process);
+  void add(const Share& share);
+  void add(const stalls::Stall& stall);
+  void add(const Signal& signal);
+  /// @param code  As wait(2) encodes it.
+  void add_end(std::uint32_t pid, int code, std::uint64_t time_ns);
+  /// Clocks, pressure and cgroups; flushes.
+  void tick();
+  std::optional<std::string> take_error() { return recorder_.take_error(); }
+  Result<trace::WriterStats> end(const Report& total);
+
+ private:
+  explicit TraceOut(std::unique_ptr<trace::Writer> writer);
+  std::uint32_t vm_of(std::uint32_t pid) const;
+
+  record::Recorder recorder_;
+  host::CgroupMounts mounts_;
+  std::map<std::uint32_t, std::uint32_t> vm_by_pid_;
+  std::map<std::uint32_t, host::CgroupWatch> cgroups_;  ///< By process id.
+  std::uint32_t vms_ = 0;
+};
+
+}  // namespace vmwhy::kvm_stalls
