@@ -14,7 +14,13 @@ load_kvm() {
   done
   [ -e /dev/kvm ] || fail "no /dev/kvm"
 }
-unload_kvm() { rmmod kvm_amd 2>/dev/null; rmmod kvm 2>/dev/null; rmmod irqbypass 2>/dev/null; true; }
+# A QEMU that was just killed may still hold the modules.
+unload_kvm() {
+  for module in kvm_amd kvm irqbypass; do
+    tries=0
+    while [ -d /sys/module/$module ] && ! rmmod $module 2>/dev/null && [ $((tries += 1)) -lt 100 ]; do usleep 100000; done
+  done
+}
 
 # The guest with a known number of exits; ends by itself, with exit status 3.
 exits_guest="qemu-system-x86_64 -nodefaults -machine pc,usb=off -accel kvm -cpu host -m 16 -display none -vga none

@@ -2,21 +2,29 @@
 # Where the time of a vCPU goes, by kvm_entry and kvm_exit: a guest that spins, one that halts, a neighbour that takes the
 # CPU, a cgroup v2 quota.
 . /lab/lib.sh
-[ -e /dev/kvm ] || load_kvm
+load_kvm  # A case before may have left modules without BTF.
 kvm-stalls --check >stalls_check.txt || { cat stalls_check.txt; fail "--check"; }
 grep -qE '^kvm_entry +ok' stalls_check.txt || { cat stalls_check.txt; fail "kvm_entry is not attached"; }
 
-# Boots $1; its pid is in $qemu when the guest runs.
+# Boots $1; its pid is in $qemu when the guest runs. A nested guest that never comes up is started once more.
 boot() {
-  rm -f serial.txt
-  qemu-system-x86_64 -nodefaults -machine pc,usb=off -accel kvm -cpu host -m 16 -display none -vga none \
-    -name vm,debug-threads=on -drive "if=floppy,format=raw,readonly=on,file=/lab/guests/$1.bin" -boot a \
-    -serial file:serial.txt >qemu_stalls.log 2>&1 &
-  qemu=$!
-  while ! grep -q G serial.txt 2>/dev/null; do
-    kill -0 $qemu || { cat qemu_stalls.log; fail "QEMU ended"; }
-    sleep 0.2
+  for attempt in 1 2; do
+    rm -f serial.txt
+    qemu-system-x86_64 -nodefaults -machine pc,usb=off -accel kvm -cpu host -m 16 -display none -vga none \
+      -name vm,debug-threads=on -drive "if=floppy,format=raw,readonly=on,file=/lab/guests/$1.bin" -boot a \
+      -serial file:serial.txt >qemu_stalls.log 2>&1 &
+    qemu=$!
+    tries=0
+    while [ $((tries += 1)) -lt 300 ]; do
+      grep -q G serial.txt 2>/dev/null && return
+      kill -0 $qemu || { cat qemu_stalls.log; fail "QEMU ended"; }
+      usleep 200000
+    done
+    echo "the guest did not come up"
+    kill -9 $qemu
+    wait $qemu 2>/dev/null
   done
+  fail "the guest never came up"
 }
 # The vCPU's share of state $2 in document $1, in percent.
 share() {
