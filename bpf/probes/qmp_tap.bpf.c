@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What passes through the monitor sockets of watched QEMUs, in both directions.
+ *
+ * The kernel tells when a send or a receive on a socket ends, and how many bytes it moved. That is within the
+ * system call, so the registers it was called with are still there, and the bytes still lie in the caller's
+ * buffer: they are copied from there. Nothing happens at the beginning of a call, and nothing to calls that
+ * are not about sockets. */
+
+#include <linux/ptrace.h>
+
+#include <bpf/bpf_tracing.h>
+
+#include "bpf/include/emit.bpf.h"
+#include "bpf/include/qmp_tap.h"
+#include "bpf/include/socket.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Numbers of the system calls. */
+const volatile __u32 nr_read, nr_write, nr_sendto, nr_recvfrom, nr_readv, nr_writev, nr_sendmsg, nr_recvmsg;
+
+STATS_MAP(qmp_tap, QMP_TAP_STATS)
+RING_MAP(qmp_tap)
+
+/* User space fills both. */
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 16384);
+  __type(key, u32);
+  __type(value, u8);
+} watched_pids SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(max_entries, 65536);
+  __type(key, u64);
+  __type(value, struct qmp_tap_socket);
+} sockets SEC(".maps");
+
+struct iovec_ {
+  u64 base;
+  u64 length;
+};
+/* The beginning of a struct msghdr, as user space has it. */
+struct msghdr_ {
+  u64 name;
+  u32 name_length;
+  u32 padding;
+  u64 vectors;
+  u64 count;
+};
+
+struct call {
+  u64 number;
+  u64 at[3];
+};
+
+static __always_inline bool read_call(struct call* out) {
+  struct task_struct* task = (struct task_struct*)bpf_get_current_task_btf();
+  const void* regs = (const void*)bpf_task_pt_regs(task);
+#if defined(__TARGET_ARCH_x86)
+  struct pt_regs copy;
+  if (bpf_probe_read_kernel(&copy, sizeof(copy), regs) != 0) return false;
+  out->number = copy.orig_rax;
+  out->at[0] = copy.rdi;
+  out->at[1] = copy.rsi;
+  out->at[2] = copy.rdx;
+  return true;
+#elif defined(__TARGET_ARCH_arm64)
+  /* regs[0], which the result will take, is not needed; regs[8] is the number. */
+  u64 copy[9];
+  if (bpf_probe_read_kernel(copy, sizeof(copy), regs) != 0) return false;
+  out->number = copy[8];
+  out->at[0] = copy[0];
+  out->at[1] = copy[1];
+  out->at[2] = copy[2];
+  return true;
+#else
+  return false;
+#endif
+}
+
+/* Where the bytes lie: one buffer, or vectors. */
+struct place {
+  u64 vectors; /* Address of the array; 0: `buffer` alone. */
+  u64 count;
+  u64 buffer;
+};
+
+static __always_inline bool find_place(struct place* out) {
+  struct call call = {};
+  if (!read_call(&call)) return false;
+  u32 number = call.number;
+  if (number == nr_sendmsg || number == nr_recvmsg) {
+    struct msghdr_ header;
+    if (bpf_probe_read_user(&header, sizeof(header), (const void*)call.at[1]) != 0) return false;
+    out->vectors = header.vectors;
+    out->count = header.count;
+  } else if (number == nr_readv || number == nr_writev) {
+    out->vectors = call.at[1];
+    out->count = call.at[2];
+  } else if (number == nr_read || number == nr_write || number == nr_sendto || number == nr_recvfrom) {
+    out->buffer = call.at[1];
+  } else {
+    return false;
+  }
+  return true;
+}
+
+static __always_inline u64 inode_of(struct sock* sk) {
+  struct socket* socket = NULL;
+  unsigned long ino = 0;
+  if (bpf_core_read(&socket, sizeof(socket), &sk->sk_socket) != 0 || !socket) return 0;
+  struct socket_alloc* both = (struct socket_alloc*)socket; /* The socket stands first. */
+  if (bpf_core_read(&ino, sizeof(ino), &both->vfs_inode.i_ino) != 0) return 0;
+  return ino;
+}
+
+static __always_inline void read_peer(struct sock* sk, struct qmp_tap_event* event) {
+  struct pid* pid = NULL;
+  const struct cred* cred = NULL;
+  bpf_core_read(&event->family, sizeof(event->family), &sk->__sk_common.skc_family);
+  if (event->family != 1) return; /* AF_UNIX */
+  if (bpf_core_read(&pid, sizeof(pid), &sk->sk_peer_pid) == 0 && pid)
+    bpf_core_read(&event->peer_pid, sizeof(event->peer_pid), &pid->numbers[0].nr);
+  if (bpf_core_read(&cred, sizeof(cred), &sk->sk_peer_cred) == 0 && cred)
+    bpf_core_read(&event->peer_uid, sizeof(event->peer_uid), &cred->uid.val);
+}
+
+/* The ring takes constant sizes: the smallest that is enough. @return whether it went in. */
+#define PUT(size)                                                              \
+  ({                                                                           \
+    bool done_ = false;                                                        \
+    struct qmp_tap_event* slot_ = bpf_ringbuf_reserve(&qmp_tap_ring, size, 0); \
+    if (slot_) {                                                               \
+      *slot_ = *event;                                                         \
+      if (bytes > size - sizeof(*slot_)) bytes = size - sizeof(*slot_);        \
+      slot_->bytes = bytes;                                                    \
+      if (bpf_probe_read_user(slot_ + 1, bytes, (const void*)address) != 0) {  \
+        slot_->what = QMP_TAP_SKIPPED;                                         \
+        stat_add(QMP_TAP_STAT_UNREAD, 1);                                      \
+      }                                                                        \
+      bpf_ringbuf_submit(slot_, flags);                                        \
+      done_ = true;                                                            \
+    }                                                                          \
+    done_;                                                                     \
+  })
+
+static __noinline int put(struct qmp_tap_event* event, u64 address, u32 bytes) {
+  bool done = false;
+  u64 flags = 0;
+  if (!event) return 0;
+  if (bytes <= QMP_TAP_TINY - sizeof(*event)) {
+    /* Whoever listens is woken when a command may be complete. */
+    char last = 0;
+    if (event->direction == QMP_TAP_IN && bytes > 0 &&
+        bpf_probe_read_user(&last, 1, (const void*)(address + bytes - 1)) == 0 && last != '}' && last != '\n')
+      flags = BPF_RB_NO_WAKEUP;
+    done = PUT(QMP_TAP_TINY);
+  } else if (bytes <= QMP_TAP_SMALL - sizeof(*event))
+    done = PUT(QMP_TAP_SMALL);
+  else if (bytes <= QMP_TAP_MIDDLE - sizeof(*event))
+    done = PUT(QMP_TAP_MIDDLE);
+  else
+    done = PUT(QMP_TAP_LARGE);
+  if (done) {
+    if (event->flags & QMP_TAP_KNOWN) stat_add(QMP_TAP_STAT_BYTES, bytes);
+    return 0;
+  }
+  stat_add(event->flags & QMP_TAP_KNOWN ? QMP_TAP_STAT_RING_FULL : QMP_TAP_STAT_UNKNOWN_LOST, 1);
+  return 0;
+}
+
+static __always_inline void tell(struct qmp_tap_event* event, u8 what, u64 bytes) {
+  event->what = what;
+  event->bytes = bytes > 0xffffffffu ? 0xffffffffu : bytes;
+  emit(event, sizeof(*event),
+       event->flags & QMP_TAP_KNOWN ? QMP_TAP_STAT_RING_FULL : QMP_TAP_STAT_UNKNOWN_LOST, 1, 0);
+}
+
+struct copying {
+  struct qmp_tap_event event;
+  struct place place;
+  u64 address, left; /* Of the vector that is being copied. */
+  u64 bytes;         /* Still to be copied. */
+  u64 index;         /* Of the next vector. */
+};
+
+/* @return 1: there is no more. */
+static long copy_piece(u32 turn, struct copying* c) {
+  if (c->bytes == 0) return 1;
+  if (c->left == 0) {
+    struct iovec_ vector;
+    if (c->index >= c->place.count) return 1;
+    if (bpf_probe_read_user(&vector, sizeof(vector),
+                            (const void*)(c->place.vectors + c->index * sizeof(vector))) != 0)
+      return 1;
+    c->index++;
+    c->address = vector.base;
+    c->left = vector.length;
+    if (c->left == 0) return 0;
+  }
+  u64 part = c->left < c->bytes ? c->left : c->bytes;
+  if (part > QMP_TAP_LARGE - sizeof(c->event)) part = QMP_TAP_LARGE - sizeof(c->event);
+  put(&c->event, c->address, part);
+  c->event.flags &= ~QMP_TAP_FIRST;
+  c->event.offset += part;
+  c->address += part;
+  c->left -= part;
+  c->bytes -= part;
+  return 0;
+}
+
+static __always_inline void copy(struct copying* c, u64 bytes) {
+  c->address = c->place.buffer;
+  c->left = c->place.vectors ? 0 : bytes;
+  c->bytes = bytes;
+  bpf_loop(QMP_TAP_PIECES, copy_piece, c, 0);
+  if (c->bytes == 0) return;
+  stat_add(QMP_TAP_STAT_UNREAD, 1);
+  tell(&c->event, QMP_TAP_SKIPPED, c->bytes);
+}
+
+static __always_inline bool speaks_json(const struct place* place) {
+  u64 address = place->buffer;
+  char first = 0;
+  if (place->vectors && bpf_probe_read_user(&address, sizeof(address), (const void*)place->vectors) != 0)
+    return false;
+  return bpf_probe_read_user(&first, 1, (const void*)address) == 0 && first == '{';
+}
+
+static __noinline int moved(struct sock* sk, s32 result, u32 direction) {
+  u64 me = bpf_get_current_pid_tgid();
+  u32 tgid = me >> 32;
+  if (!bpf_map_lookup_elem(&watched_pids, &tgid)) return 0;
+  /* EAGAIN, ECONNRESET, EPIPE. */
+  bool blocked = result == -11 && direction == QMP_TAP_OUT, broken = result == -104 || result == -32;
+  if (!sk || (result < 0 && !blocked && !broken)) return 0;
+  struct copying c = {};
+  struct qmp_tap_event* event = &c.event;
+  event->ino = inode_of(sk);
+  if (!event->ino) {
+    stat_add(QMP_TAP_STAT_READ_FAILED, 1);
+    return 0;
+  }
+  struct qmp_tap_socket* known = bpf_map_lookup_elem(&sockets, &event->ino);
+  if (known && known->verdict != QMP_TAP_MONITOR) return 0;
+  if (!known && result <= 0) return 0;
+  event->time_ns = bpf_ktime_get_boot_ns();
+  event->tgid = tgid;
+  event->tid = me;
+  event->direction = direction;
+  event->flags = QMP_TAP_FIRST | (known ? QMP_TAP_KNOWN : 0);
+  /* Who it is does not change: once for each direction is enough. */
+  if (!known || known->bytes[direction & 1] == 0) read_peer(sk, event);
+  stat_add(known ? QMP_TAP_STAT_CALLS : QMP_TAP_STAT_UNKNOWN, 1);
+  if (result <= 0) {
+    /* A send of nothing is no news. */
+    if (!known || (result == 0 && direction == QMP_TAP_OUT)) return 0;
+    event->offset = known->bytes[direction & 1];
+    tell(event, blocked ? QMP_TAP_BLOCKED : QMP_TAP_CLOSED, 0);
+    return 0;
+  }
+  u64 bytes = result;
+  if (known) event->offset = __sync_fetch_and_add(&known->bytes[direction & 1], bytes);
+  if (!find_place(&c.place)) {
+    if (known) stat_add(QMP_TAP_STAT_UNREAD, 1);
+    tell(event, QMP_TAP_SKIPPED, bytes);
+    return 0;
+  }
+  event->what = QMP_TAP_DATA;
+  if (!known && bytes > QMP_TAP_GLANCE && !speaks_json(&c.place)) bytes = QMP_TAP_GLANCE;
+  copy(&c, bytes);
+  return 0;
+}
+
+/* Since Linux 6.3. They fire for the sends and receives of all sockets. */
+SEC("raw_tp/sock_send_length")
+int raw_sock_send_length(struct bpf_raw_tracepoint_args* ctx) {
+  return moved((struct sock*)ctx->args[0], (s32)ctx->args[1], QMP_TAP_OUT);
+}
+
+SEC("raw_tp/sock_recv_length")
+int raw_sock_recv_length(struct bpf_raw_tracepoint_args* ctx) {
+  return moved((struct sock*)ctx->args[0], (s32)ctx->args[1], QMP_TAP_IN);
+}
+
+/* Before: the functions of stream sockets of the Unix family alone. */
+static __always_inline int moved_unix(u64 socket, u64 result, u32 direction) {
+  struct sock* sk = NULL;
+  if (bpf_core_read(&sk, sizeof(sk), &((struct socket*)socket)->sk) != 0) return 0;
+  return moved(sk, (s32)result, direction);
+}
+
+SEC("fexit/unix_stream_sendmsg")
+int leave_unix_stream_sendmsg(u64* ctx) {
+  return moved_unix(ctx[0], ctx[3], QMP_TAP_OUT);
+}
+
+SEC("fexit/unix_stream_recvmsg")
+int leave_unix_stream_recvmsg(u64* ctx) {
+  return moved_unix(ctx[0], ctx[4], QMP_TAP_IN);
+}
+
+/* Programs that are started rarely: those whose name begins like a QEMU's are told of at once, so that their
+ * first words are heard. */
+SEC("raw_tp/sched_process_exec")
+int raw_sched_process_exec(struct bpf_raw_tracepoint_args* ctx) {
+  char comm[16] = {};
+  bpf_get_current_comm(comm, sizeof(comm));
+  bool qemu = comm[0] == 'q' && comm[1] == 'e' && comm[2] == 'm' && comm[3] == 'u';
+  bool kvm = comm[0] == 'k' && comm[1] == 'v' && comm[2] == 'm' && comm[3] == 0;
+  if (!qemu && !kvm) return 0;
+  struct qmp_tap_event event = {};
+  event.time_ns = bpf_ktime_get_boot_ns();
+  event.tgid = bpf_get_current_pid_tgid() >> 32;
+  tell(&event, QMP_TAP_EXEC, 0);
+  return 0;
+}
