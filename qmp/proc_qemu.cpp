@@ -149,19 +149,6 @@ bool exists(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0;
 }
 
-// The identifier in a path of the cgroup file: "docker-<id>.scope", "/docker/<id>", "libpod-<id>.scope".
-std::string container_id(const std::string& cgroup) {
-  for (const std::string_view mark :
-       {"docker-", "libpod-", "crio-", "cri-containerd-", "/docker/", "/lxc/", "/lxc.payload."}) {
-    const std::size_t at = cgroup.find(mark);
-    if (at == std::string::npos) continue;
-    const std::size_t begin = at + mark.size();
-    const std::size_t end = cgroup.find_first_of("/.\n", begin);
-    return cgroup.substr(begin, end == std::string::npos ? end : end - begin);
-  }
-  return {};
-}
-
 class Inspector {
  public:
   Inspector(const std::string& proc, const ProcBasics& basics, NetUnixCache& cache, ProcFindings& findings)
@@ -328,6 +315,19 @@ void Inspector::slow_part(const CommandLine& line) {
 }
 
 }  // namespace
+
+// The identifier in a path of the cgroup file: "docker-<id>.scope", "/docker/<id>", "libpod-<id>.scope".
+std::string container_id(const std::string& cgroup) {
+  for (const std::string_view mark :
+       {"docker-", "libpod-", "crio-", "cri-containerd-", "/docker/", "/lxc/", "/lxc.payload."}) {
+    const std::size_t at = cgroup.find(mark);
+    if (at == std::string::npos) continue;
+    const std::size_t begin = at + mark.size();
+    const std::size_t end = cgroup.find_first_of("/.\n", begin);
+    return cgroup.substr(begin, end == std::string::npos ? end : end - begin);
+  }
+  return {};
+}
 
 std::optional<ProcBasics> read_basics(const std::string& proc, std::uint32_t pid) {
   const std::string folder = process_folder(proc, pid);

@@ -60,6 +60,9 @@ class NetUnixCache {
   std::map<std::string, Table> tables_;
 };
 
+/// The container's identifier in the text of a cgroup file; "" where it names none.
+std::string container_id(const std::string& cgroup);
+
 /// The job for one process. Reads the command line, which may block, last.
 void inspect_process(const std::string& proc, const ProcBasics& basics, NetUnixCache& cache,
                      ProcFindings& findings);

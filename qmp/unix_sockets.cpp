@@ -16,8 +16,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <memory>
+#include <sstream>
 #include <string_view>
+
+#include "qmp/proc_qemu.hpp"
 
 namespace vmwhy::qmp {
 namespace {
@@ -259,6 +263,25 @@ std::map<std::uint32_t, std::uint32_t> find_socket_owners(const std::set<std::ui
     if (wanted.empty() || Clock::now() > end) break;
     scan_process(pid, proc, wanted, out, end);
   }
+  return out;
+}
+
+std::set<std::uint32_t> sockets_of(std::uint32_t pid, const std::string& proc) {
+  std::set<std::uint32_t> out;
+  const Dir directory(::opendir((proc + "/" + std::to_string(pid) + "/fd").c_str()), ::closedir);
+  if (!directory) return out;
+  while (const dirent* entry = ::readdir(directory.get()))
+    if (const auto inode = socket_inode(::dirfd(directory.get()), entry->d_name)) out.insert(*inode);
+  return out;
+}
+
+std::map<std::uint32_t, std::string> bound_paths(std::uint32_t pid, const std::string& proc) {
+  std::ifstream in(proc + "/" + std::to_string(pid) + "/net/unix");
+  std::ostringstream text;
+  text << in.rdbuf();
+  std::map<std::uint32_t, std::string> out;
+  for (const NetUnixEntry& entry : parse_net_unix(text.str()))
+    if (entry.connected && entry.inode != 0) out[entry.inode] = entry.path;
   return out;
 }
 

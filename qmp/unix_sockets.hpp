@@ -34,6 +34,12 @@ std::map<std::uint32_t, std::uint32_t> find_socket_owners(const std::set<std::ui
                                                           std::chrono::milliseconds budget,
                                                           const std::string& proc = "/proc");
 
+/// The inodes of all sockets of a process; empty if they may not be read.
+std::set<std::uint32_t> sockets_of(std::uint32_t pid, const std::string& proc = "/proc");
+/// What the connected Unix sockets of that process's network namespace are bound to, by inode, where they
+/// have a name. Accepted ones have their listener's.
+std::map<std::uint32_t, std::string> bound_paths(std::uint32_t pid, const std::string& proc = "/proc");
+
 /// /proc/PID/comm; "" if there is none.
 std::string comm_of(std::uint32_t pid, const std::string& proc = "/proc");
 /// The state letter of /proc/PID/stat; '\0' if there is none.

@@ -7,6 +7,8 @@
 #include <boost/json/serialize.hpp>
 #include <exception>
 
+#include "qmp/proto/command_message.hpp"
+
 namespace vmwhy::qmp::proto {
 namespace {
 
@@ -79,7 +81,7 @@ Message classify(json::object& root) {
   return message;
 }
 
-Result<Message> parse(std::string_view line) {
+Result<json::object> parse_object(std::string_view line) {
   if (too_many_values(line)) return malformed("a QMP message with too many values");
   json::parse_options options;
   options.max_depth = kMaxDepth;
@@ -90,7 +92,57 @@ Result<Message> parse(std::string_view line) {
   if (error) return malformed("a line that is not JSON (" + error.message() + ")");
   json::value root = parser.release();
   if (!root.is_object()) return malformed("a line that is JSON but no object");
-  return classify(root.get_object());
+  return std::move(root.get_object());
+}
+
+Result<Message> parse(std::string_view line) {
+  auto object = parse_object(line);
+  if (!object) return object.error();
+  return classify(*object);
+}
+
+// QEMU's strings may stand in single quotes, JSON's may not.
+std::string with_double_quotes(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  char quote = 0;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (quote != 0 && c == '\\' && at + 1 < text.size()) {
+      const char next = text[++at];
+      if (next != '\'') out += c;
+      out += next;
+    } else if (quote == 0 && (c == '"' || c == '\'')) {
+      quote = c;
+      out += '"';
+    } else if (quote != 0 && c == quote) {
+      quote = 0;
+      out += '"';
+    } else if (quote == '\'' && c == '"') {
+      out += "\\\"";
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+Result<CommandMessage> parse_command_text(std::string_view text) {
+  auto object = parse_object(text);
+  if (!object && text.find('\'') != std::string_view::npos) object = parse_object(with_double_quotes(text));
+  if (!object) return object.error();
+  CommandMessage out;
+  const json::value* name = object->if_contains("execute");
+  if (!name) {
+    name = object->if_contains("exec-oob");
+    out.out_of_band = name != nullptr;
+  }
+  if (!name || !name->is_string()) return malformed("a JSON object that is no command");
+  out.name = std::string(name->get_string());
+  if (json::value* id = object->if_contains("id")) out.id = std::move(*id);
+  if (json::value* arguments = object->if_contains("arguments"); arguments && arguments->is_object())
+    out.arguments = std::move(arguments->get_object());
+  return out;
 }
 
 }  // namespace
@@ -106,6 +158,14 @@ Result<Message> parse_message(std::string_view line) noexcept {
     return parse(line);
   } catch (const std::exception&) {
     return malformed("a line that takes too much memory");
+  }
+}
+
+Result<CommandMessage> parse_command(std::string_view text) noexcept {
+  try {
+    return parse_command_text(text);
+  } catch (const std::exception&) {
+    return malformed("a command that takes too much memory");
   }
 }
 
