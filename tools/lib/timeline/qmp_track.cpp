@@ -5,6 +5,7 @@
 #include <boost/json/array.hpp>
 
 #include "timeline/json_read.hpp"
+#include "trace/tap_records.hpp"
 
 namespace vmwhy::timeline {
 namespace {
@@ -183,6 +184,8 @@ void add_reply(VmTracks& vm, const trace::RecordView& record, const trace::QmpMe
 }
 
 void add_command(VmTracks& vm, const trace::RecordView& record, const trace::QmpMessage& message) {
+  // Another client's, which a tap heard: our side did not send it.
+  if (message.link >= trace::kFirstHeardLink) return;
   const std::string_view name = trace::text_field(record.text, 0).substr(0, 64);
   if (name.empty() || name.substr(0, 6) == "query-" || name == "qmp_capabilities") return;
   vm.commands.add({record.header.time_ns, std::string(name), message.link});

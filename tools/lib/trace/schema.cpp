@@ -6,6 +6,7 @@
 #include <string>
 
 #include "trace/thread_records.hpp"
+#include "trace/tap_records.hpp"
 
 namespace vmwhy::trace {
 namespace {
@@ -261,6 +262,17 @@ FIELDS(ProcessSignal,  //
        FIELD(sender_pid, 'u', "", "who sent it, or whose allocation failed"),
        FIELD(sender_tid, 'u', "", "its thread"), FIELD(sender_uid, 'u', "", "its user"),
        FIELD(reserved, 'u', "", "0"))
+FIELDS(QmpPeer,                                                           //
+       FIELD(waited_ns, 'u', "ns", "flowing: how long it did not read"),  //
+       FIELD(link, 'u', "", "which conversation, from 32"),               //
+       FIELD(state, 'u', "", "1 connected, 2 closed, 3 blocked, 4 flowing, 5 ended"),
+       FIELD(pid, 'u', "", "who connected, 0 where that is not known"),  //
+       FIELD(uid, 'u', "", "its user"))
+
+FIELDS(QmpGap,                                                              //
+       FIELD(bytes, 'u', "bytes", "not heard, or of a message not whole"),  //
+       FIELD(link, 'u', "", "which conversation, from 32"),                 //
+       FIELD(direction, 'u', "", "0 to QEMU, 1 from QEMU"))
 
 template <class S>
 constexpr RecordInfo info(std::string_view name, std::string_view text) {
@@ -294,6 +306,8 @@ constexpr RecordInfo kSchema[] = {
     info<ThreadStall>("thread_stall",
                       "comm, system_call, wchan, descriptor, culprits, kernel_stack, user_stack"),
     info<ProcessSignal>("process_signal", "sender"),
+    info<QmpPeer>("qmp_peer", "monitor, comm, command_line, user, container, parents"),
+    info<QmpGap>("qmp_gap", ""),
 };
 
 // Every byte of a struct belongs to a field: what is not described cannot be read from a file.

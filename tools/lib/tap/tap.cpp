@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "tap/tap.hpp"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "clock/clock.hpp"
+#include "qmp/unix_sockets.hpp"
+
+namespace vmwhy::tap {
+namespace {
+
+using qmp::proto::Direction;
+using qmp::proto::Overheard;
+
+/// The inode of the first PID namespace, on every Linux.
+constexpr ino_t kInitialPidNamespace = 0xeffffffc;
+/// A socket that has not spoken QMP after this is none of ours.
+constexpr std::size_t kCandidateSends = 4, kCandidatePieces = 4096, kCandidateBytes = 256u << 10;
+/// So many sockets of a process may be remembered as no monitors before those that are gone are forgotten.
+constexpr std::size_t kIgnoredLimit = 512;
+
+Direction direction_of(const qmp_tap_event& event) {
+  return event.direction == QMP_TAP_IN ? Direction::in : Direction::out;
+}
+
+bool is_greeting(std::string_view bytes) {
+  // Pretty-printed it has line ends and blanks before its first member.
+  return qmp::proto::begins_like_qmp(bytes) && bytes.substr(0, 16).find("\"QMP\"") != std::string_view::npos;
+}
+
+/// The guest agent is spoken to in the same way.
+bool is_agent(std::string_view bytes) {
+  const std::string_view head = bytes.substr(0, 256);
+  return head.find("\"guest-") != std::string_view::npos || head.find("'guest-") != std::string_view::npos;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Tap>> Tap::open(Options options) {
+  struct stat space {};
+  if (::stat("/proc/self/ns/pid", &space) == 0 && space.st_ino != kInitialPidNamespace)
+    return system_failure(ENOTSUP, "process ids of this PID namespace are not the kernel's",
+                          "run on the host, outside of the container, or in a pod with hostPID");
+  bpf::QmpTapOptions want;
+  want.form = options.form;
+  want.follow = options.follow;
+  want.ring_bytes = options.ring_bytes;
+  auto probe = bpf::QmpTap::open(bpf::look_around(), want);
+  if (!probe) return Failure{probe.error().code, probe.error().context, probe.error().remedy};
+  return std::unique_ptr<Tap>(new Tap(std::move(*probe)));
+}
+
+Tap::~Tap() = default;
+
+Result<void> Tap::start(boost::asio::io_context& io, Handlers handlers) {
+  handlers_ = std::move(handlers);
+  auto reader = bpf::RingReader::create(probe_->ring_fd(), [this](const void* data, std::size_t bytes) {
+    qmp_tap_event event{};
+    if (bytes < sizeof event) return;
+    std::memcpy(&event, data, sizeof event);
+    const bool has_data = event.what == QMP_TAP_DATA;
+    const std::size_t most = bytes - sizeof event;
+    taking_ = true;
+    take(event, {static_cast<const char*>(data) + sizeof event,
+                 has_data ? std::min<std::size_t>(event.bytes, most) : 0});
+    taking_ = false;
+  });
+  if (!reader) return Failure{reader.error().code, reader.error().context, reader.error().remedy};
+  reader_ = std::move(*reader);
+  reader_->start(io);
+  return {};
+}
+
+void Tap::drain() {
+  if (reader_ && !taking_) reader_->drain();
+}
+
+Result<void> Tap::watch(const qmp::QemuProcess& process) {
+  const bool fresh = !processes_.contains(process.pid);
+  Process& entry = processes_[process.pid];
+  entry.found = process;
+  if (fresh) {
+    // What is connected already is decided on before the first byte is copied.
+    const bool tcp = std::any_of(process.monitors.begin(), process.monitors.end(),
+                                 [](const auto& monitor) { return monitor.address.starts_with("tcp:"); });
+    entry.may_be_monitors = process.unreadable || process.monitors.empty() || tcp;
+    const auto paths = qmp::bound_paths(process.pid);
+    for (const std::uint32_t ino : qmp::sockets_of(process.pid)) {
+      const auto bound = paths.find(ino);
+      const std::string address = bound == paths.end() ? "" : monitor_bound_to(entry, bound->second);
+      if (!address.empty())
+        connect(entry, ino, address, false);
+      else if (!entry.may_be_monitors)
+        ignore(entry, ino);
+    }
+  }
+  if (auto done = probe_->watch(process.pid); !done)
+    return Failure{done.error().code, done.error().context, done.error().remedy};
+  return {};
+}
+
+void Tap::unwatch(std::uint32_t pid) {
+  const auto found = processes_.find(pid);
+  if (found == processes_.end()) return;
+  probe_->unwatch(pid);
+  drain();
+  std::vector<std::uint64_t> open;
+  for (const auto& [ino, connection] : connections_)
+    if (connection.wire.pid == pid) open.push_back(ino);
+  for (const std::uint64_t ino : open) close(ino, clock::now_ns(), Change::ended);
+  for (const std::uint64_t ino : found->second.ignored) probe_->forget_socket(ino);
+  std::erase_if(candidates_,
+                [pid](const auto& entry) { return entry.second.pieces.front().event.tgid == pid; });
+  processes_.erase(found);
+}
+
+void Tap::ignore(Process& process, std::uint64_t ino) {
+  if (process.ignored.size() >= kIgnoredLimit) {
+    const auto alive = qmp::sockets_of(process.found.pid);
+    std::erase_if(process.ignored, [&](std::uint64_t old) {
+      if (alive.contains(static_cast<std::uint32_t>(old))) return false;
+      probe_->forget_socket(old);
+      return true;
+    });
+  }
+  if (probe_->set_socket(ino, QMP_TAP_IGNORE)) process.ignored.push_back(ino);
+}
+
+Tap::Connection& Tap::connect(Process& process, std::uint64_t ino, std::string monitor, bool from_start) {
+  Connection connection{{}, qmp::proto::Conversation(from_start), {0, 0}, 0, false};
+  connection.wire.pid = process.found.pid;
+  connection.wire.ino = ino;
+  const auto next = static_cast<std::uint32_t>(process.links.size());
+  connection.wire.link = process.links.try_emplace(monitor, next).first->second;
+  connection.wire.monitor = std::move(monitor);
+  (void)probe_->set_socket(ino, QMP_TAP_MONITOR);
+  return connections_.insert_or_assign(ino, std::move(connection)).first->second;
+}
+
+std::string Tap::monitor_bound_to(const Process& process, const std::string& path) {
+  for (const qmp::MonitorSocket& monitor : process.found.monitors)
+    if (monitor.address == path || monitor.address.ends_with("/" + path)) return monitor.address;
+  return {};
+}
+
+std::string Tap::monitor_of(const Process& process, std::uint64_t ino) {
+  const auto paths = qmp::bound_paths(process.found.pid);
+  const auto bound = paths.find(static_cast<std::uint32_t>(ino));
+  if (bound == paths.end()) return {};
+  const std::string known = monitor_bound_to(process, bound->second);
+  return known.empty() ? bound->second : known;
+}
+
+void Tap::take(const qmp_tap_event& event, std::string_view bytes) {
+  if (event.what == QMP_TAP_EXEC) {
+    if (processes_.contains(event.tgid) || !handlers_.on_started) return;
+    processes_[event.tgid].found.pid = event.tgid;
+    (void)probe_->watch(event.tgid);
+    handlers_.on_started(event.tgid);
+    return;
+  }
+  if (!processes_.contains(event.tgid)) return;
+  const auto found = connections_.find(event.ino);
+  if (found == connections_.end()) return take_unknown(event, bytes);
+  if (event.what == QMP_TAP_CLOSED) return close(event.ino, event.time_ns, Change::closed);
+  hear(found->second, event, bytes);
+}
+
+void Tap::take_unknown(const qmp_tap_event& event, std::string_view bytes) {
+  if ((event.flags & QMP_TAP_KNOWN) != 0) return;  // It was closed, or is ignored, meanwhile.
+  Process& process = processes_[event.tgid];
+  Candidate& candidate = candidates_[event.ino];
+  candidate.pieces.push_back({event, std::string(bytes)});
+  candidate.bytes += bytes.size();
+  if (event.direction == QMP_TAP_OUT) ++candidate.sends;
+  if (event.direction == QMP_TAP_IN && candidate.in.size() < 256) candidate.in += bytes.substr(0, 256);
+  const bool greeted = event.direction == QMP_TAP_OUT && is_greeting(bytes);
+  const bool speaks = process.may_be_monitors && event.direction == QMP_TAP_OUT &&
+                      qmp::proto::begins_like_qmp(bytes) && !is_agent(candidate.in);
+  if (greeted || speaks) {
+    const std::vector<Piece> pieces = std::move(candidate.pieces);
+    candidates_.erase(event.ino);
+    Connection& connection = connect(process, event.ino, monitor_of(process, event.ino), greeted);
+    for (const Piece& piece : pieces) hear(connection, piece.event, piece.bytes);
+  } else if (candidate.sends >= kCandidateSends || candidate.pieces.size() >= kCandidatePieces ||
+             candidate.bytes > kCandidateBytes) {
+    candidates_.erase(event.ino);
+    ignore(process, event.ino);
+  }
+}
+
+void Tap::know_peer(Connection& connection, const qmp_tap_event& event) {
+  if (std::exchange(connection.peer_known, true)) return;
+  connection.wire.peer = look_at_peer(event.peer_pid, event.peer_uid);
+  tell(connection, Change::opened, event.time_ns);
+}
+
+void Tap::tell(Connection& connection, Change change, std::uint64_t time_ns, std::uint64_t waited_ns) {
+  if (handlers_.on_change) handlers_.on_change(connection.wire, change, time_ns, waited_ns);
+}
+
+void Tap::hear(Connection& connection, const qmp_tap_event& event, std::string_view bytes) {
+  know_peer(connection, event);
+  const Direction direction = direction_of(event);
+  const auto sink = [&](const Overheard& message) {
+    lost_bytes_ += message.lost_bytes;
+    if (handlers_.on_message) handlers_.on_message(connection.wire, message);
+  };
+  if ((event.flags & QMP_TAP_KNOWN) != 0) {
+    std::uint64_t& expected = connection.expected[event.direction & 1];
+    if (event.offset > expected)
+      connection.talk.miss(direction, event.offset - expected, event.time_ns, sink);
+    expected = event.offset + event.bytes;
+  }
+  switch (event.what) {
+    case QMP_TAP_SKIPPED:
+      return connection.talk.miss(direction, event.bytes, event.time_ns, sink);
+    case QMP_TAP_BLOCKED:
+      if (connection.blocked_ns != 0) return;
+      connection.blocked_ns = event.time_ns;
+      return tell(connection, Change::blocked, event.time_ns);
+    case QMP_TAP_DATA:
+      break;
+    default:
+      return;
+  }
+  if (connection.blocked_ns != 0 && direction == Direction::out) {
+    const std::uint64_t waited =
+        event.time_ns - std::min<std::uint64_t>(event.time_ns, connection.blocked_ns);
+    connection.blocked_ns = 0;
+    tell(connection, Change::flowing, event.time_ns, waited);
+  }
+  connection.talk.feed(direction, bytes, event.time_ns, sink);
+}
+
+void Tap::close(std::uint64_t ino, std::uint64_t time_ns, Change how) {
+  const auto found = connections_.find(ino);
+  if (found == connections_.end()) return;
+  Connection connection = std::move(found->second);
+  connections_.erase(found);
+  probe_->forget_socket(ino);
+  if (connection.peer_known) tell(connection, how, time_ns);
+}
+
+// QEMU closes a monitor without a word when it ends it from its side.
+void Tap::every_second() {
+  drain();
+  std::map<std::uint32_t, std::set<std::uint32_t>> alive;
+  std::vector<std::uint64_t> gone;
+  for (const auto& [ino, connection] : connections_) {
+    const std::uint32_t pid = connection.wire.pid;
+    if (!alive.contains(pid)) alive[pid] = qmp::sockets_of(pid);
+    if (!alive[pid].contains(static_cast<std::uint32_t>(ino))) gone.push_back(ino);
+  }
+  for (const std::uint64_t ino : gone) close(ino, clock::now_ns(), Change::ended);
+}
+
+std::vector<Pending> Tap::pending() const {
+  std::vector<Pending> out;
+  for (const auto& [ino, connection] : connections_)
+    for (const qmp::proto::Unanswered& command : connection.talk.unanswered())
+      out.push_back({&connection.wire, command.command, command.received_ns});
+  return out;
+}
+
+std::vector<const Wire*> Tap::wires() const {
+  std::vector<const Wire*> out;
+  for (const auto& [ino, connection] : connections_) out.push_back(&connection.wire);
+  return out;
+}
+
+}  // namespace vmwhy::tap
