@@ -25,6 +25,7 @@
 #include <mutex>
 #include <system_error>
 
+#include "bpf/load/qmp_tap.hpp"
 #include "cgroup.hpp"
 #include "child_process.hpp"
 #include "loop_device.hpp"
@@ -207,6 +208,11 @@ std::string probe_bpf() {
   return ::access("/sys/kernel/btf/vmlinux", R_OK) == 0 ? "" : error_of("/sys/kernel/btf/vmlinux");
 }
 
+std::string probe_tap() {
+  const auto opened = bpf::QmpTap::open(bpf::look_around());
+  return opened ? std::string() : to_string(opened.error());
+}
+
 std::string probe_kvm_events() {
   return ::access("/sys/module/kvm", F_OK) == 0 ? "" : error_of("/sys/module/kvm");
 }
@@ -242,6 +248,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"proc_events", probe_proc_events},
       {"userfaultfd", probe_userfaultfd},
       {"bpf", probe_bpf},
+      {"tap", probe_tap},
       {"kvm_events", probe_kvm_events},
   };
   return all;

@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// qmp-tap beside clients that hold the monitors of real QEMUs.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <cstring>
+
+#include "core/text.hpp"
+#include "tests/support/capability.hpp"
+#include "tests/support/qemu.hpp"
+#include "watcher.hpp"
+
+namespace vmwhy::test {
+namespace {
+
+namespace json = boost::json;
+
+/// qmp-tap, listening to `vm` when the constructor returns.
+class Tap {
+ public:
+  Tap(const TempDir& dir, const std::string& target, std::vector<std::string> options = {},
+      const std::string& until = "listening to")
+      : out_(dir / "tap.out"), child_(start(out_, target, std::move(options))) {
+    const auto line = child_.wait_error_line(until);
+    if (!line) throw std::runtime_error("qmp-tap does not listen: " + child_.err());
+  }
+
+  /// All lines so far that satisfy `wanted`.
+  std::vector<json::object> lines(const std::function<bool(const json::object&)>& wanted = {}) const {
+    std::vector<json::object> out;
+    const std::string text = read_file(out_);
+    for (const std::string_view line : split(text, '\n')) {
+      if (line.empty() || (line.data() + line.size() == text.data() + text.size())) continue;
+      json::error_code error;
+      const json::value value = json::parse(line, error);
+      EXPECT_FALSE(error) << line.substr(0, 200);
+      if (!error && (!wanted || wanted(value.get_object()))) out.push_back(value.get_object());
+    }
+    return out;
+  }
+  bool wait_for(const std::function<bool(const json::object&)>& wanted) const {
+    return wait_until([&] { return !lines(wanted).empty(); });
+  }
+  std::string text() const { return read_file(out_); }
+  ChildProcess& process() { return child_; }
+  /// SIGINT; the exit code.
+  int finish() {
+    child_.signal(SIGINT);
+    const auto status = child_.wait();
+    return status ? status->code : -1;
+  }
+
+ private:
+  static ChildProcess start(const std::string& out, const std::string& target,
+                            std::vector<std::string> options) {
+    std::vector<std::string> args{binary("qmp-tap"), "-n", target};
+    args.insert(args.end(), options.begin(), options.end());
+    return ChildProcess({.args = std::move(args), .stdout_file = out});
+  }
+
+  std::string out_;
+  ChildProcess child_;
+};
+
+std::string kind_of(const json::object& line) {
+  return std::string(line.at("kind").as_string());
+}
+
+bool says(const json::object& line, std::string_view kind, std::string_view part) {
+  return kind_of(line) == kind && json::serialize(line).find(part) != std::string::npos;
+}
+
+std::vector<std::string> logged_monitor(const TempDir& dir, const std::string& id) {
+  return {"-chardev",
+          "socket,id=" + id + ",path=" + (dir / (id + ".sock")) +
+              ",server=on,wait=off,logfile=" + (dir / (id + ".log")),
+          "-mon", "chardev=" + id + ",mode=control"};
+}
+
+/// A client that writes and reads what the test tells it, and nothing else.
+class RawClient {
+ public:
+  explicit RawClient(const std::string& path) : fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+    EXPECT_EQ(::connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    read_until("\"QMP\"");
+    send("{\"execute\":\"qmp_capabilities\"}");
+    read_until("\"return\"");
+  }
+  void send(std::string_view text) const {
+    ASSERT_EQ(::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
+  /// Reads until `text` came; what came before is gone.
+  void read_until(std::string_view text) {
+    char bytes[65536];
+    while (buffer_.find(text) == std::string::npos) {
+      const ssize_t got = ::recv(fd_.get(), bytes, sizeof bytes, 0);
+      ASSERT_GT(got, 0);
+      buffer_.append(bytes, static_cast<std::size_t>(got));
+      received_.append(bytes, static_cast<std::size_t>(got));
+      // What may be the beginning of the text stays.
+      if (buffer_.find(text) == std::string::npos && buffer_.size() > 2 * text.size())
+        buffer_.erase(0, buffer_.size() - text.size());
+    }
+    buffer_.erase(0, buffer_.find(text) + text.size());
+  }
+  /// All that came.
+  const std::string& received() const { return received_; }
+
+ private:
+  UniqueFd fd_;
+  std::string buffer_, received_;
+};
+
+/// What the tap heard of one monitor in one direction.
+std::vector<json::value> heard_of(const Tap& tap, const std::string& id, std::string_view direction) {
+  std::vector<json::value> out;
+  for (const json::object& line : tap.lines()) {
+    const bool here = line.contains("monitor") &&
+                      std::string_view(line.at("monitor").as_string()).ends_with("/" + id + ".sock");
+    if (!here) continue;
+    EXPECT_NE(kind_of(line), "gap");
+    if (line.contains("message") && line.at("direction") == direction) out.push_back(line.at("message"));
+  }
+  return out;
+}
+
+void expect_equal(const std::vector<json::value>& heard, const std::vector<json::value>& known) {
+  ASSERT_EQ(heard.size(), known.size());
+  for (std::size_t i = 0; i < known.size(); ++i) ASSERT_TRUE(heard[i] == known[i]) << i;
+}
+
+TEST(QmpTap, HearsEveryMessageOfTwoMonitorsAsQemuLogsThem) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  QemuOptions options{.name = "equal", .boot = "idle.bin"};
+  for (const char* id : {"m0", "m1"})
+    for (const std::string& word : logged_monitor(dir, id)) options.args.push_back(word);
+  QemuProcess vm(dir, options);
+  Tap tap(dir, "equal", {"--json", "-b", "64"});
+  QmpProbe first(dir / "m0.sock"), second(dir / "m1.sock");
+  constexpr int kRounds = 1250;
+  for (int i = 0; i < kRounds; ++i) {
+    first.call("query-status");
+    second.call(i % 2 == 0 ? "stop" : "cont");  // An event on each monitor.
+    if (i % 100 == 50) second.call("no-such-command");
+  }
+  first.call("query-name");
+  second.call("query-name");
+  const auto is_last = [](const json::object& line) {
+    return kind_of(line) == "reply" && line.contains("command") && line.at("command") == "query-name";
+  };
+  ASSERT_TRUE(wait_until([&] { return tap.lines(is_last).size() == 2; }));
+  for (const std::string id : {"m0", "m1"}) {
+    SCOPED_TRACE(id);
+    std::vector<json::value> logged;
+    const std::string log = read_file(dir / (id + ".log"));
+    for (const std::string_view line : split(log, '\n'))
+      if (!trim(line).empty()) logged.push_back(json::parse(trim(line)));
+    EXPECT_GT(logged.size(), 2u * kRounds);
+    expect_equal(heard_of(tap, id, "out"), logged);
+    EXPECT_GE(heard_of(tap, id, "in").size(), static_cast<std::size_t>(kRounds) + 2);
+  }
+  for (const json::object& line : tap.lines()) {
+    if (kind_of(line) != "reply") continue;
+    EXPECT_TRUE(line.contains("latency_ns")) << json::serialize(line).substr(0, 300);
+  }
+  EXPECT_EQ(tap.finish(), 0);
+}
+
+// QEMU's own log mangles what it could not write at once, so here the client is the witness.
+TEST(QmpTap, HearsLargeRepliesToASlowClientAsItGetsThem) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  QemuOptions options{.name = "large", .boot = "idle.bin"};
+  options.args = {"-chardev", "socket,id=m5,path=" + (dir / "m5.sock") + ",server=on,wait=off", "-mon",
+                  "chardev=m5,mode=control,pretty=on"};
+  QemuProcess vm(dir, options);
+  Tap tap(dir, "large", {"--json", "-b", "64"});
+  RawClient client(dir / "m5.sock");
+  constexpr int kSchemas = 20;
+  std::vector<json::value> sent{json::parse("{\"execute\":\"qmp_capabilities\"}")};
+  for (int i = 0; i < kSchemas; ++i) {
+    // No line ends, and each in two halves.
+    const std::string command = "{\"execute\":\"query-qmp-schema\",\"id\":\"n" + std::to_string(i) + "\"}";
+    client.send(command.substr(0, 12));
+    client.send(command.substr(12));
+    sent.push_back(json::parse(command));
+  }
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "connection", "\"blocked\""); }));
+  client.read_until("\"n" + std::to_string(kSchemas - 1) + "\"");
+  client.read_until("}");
+  const auto is_last = [&](const json::object& line) {
+    return kind_of(line) == "reply" && line.at("message").as_object().contains("id") &&
+           line.at("message").at("id") == json::value("n" + std::to_string(kSchemas - 1));
+  };
+  ASSERT_TRUE(tap.wait_for(is_last));
+  std::vector<json::value> received;
+  std::string_view rest = client.received();
+  while (!trim(rest).empty()) {
+    json::stream_parser parser;
+    rest.remove_prefix(parser.write_some(rest.data(), rest.size()));
+    ASSERT_TRUE(parser.done());
+    received.push_back(parser.release());
+  }
+  EXPECT_GT(client.received().size(), 4u << 20);
+  expect_equal(heard_of(tap, "m5", "out"), received);
+  expect_equal(heard_of(tap, "m5", "in"), sent);
+  EXPECT_EQ(tap.finish(), 0);
+}
+
+TEST(QmpTap, NamesWhoStoppedTheVmAndWhoLetItGoOn) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  QemuProcess vm(dir, {.name = "asked", .boot = "idle.bin"});
+  vm.cont();
+  const std::string trace = dir / "tap.vmt";
+  Tap tap(dir, "asked", {"--json", "-o", trace});
+  ChildProcess stopper({binary("qmp-call"), "-s", vm.monitor(), "stop"});
+  const pid_t stopper_pid = stopper.pid();
+  ASSERT_TRUE(stopper.wait());
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "event", "\"STOP\""); }));
+  vm.cont();
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "event", "\"RESUME\""); }));
+  EXPECT_EQ(tap.finish(), 0);
+  const auto by = [&](const char* command, pid_t pid) {
+    const auto lines = tap.lines([&](const json::object& line) {
+      return kind_of(line) == "command" && line.at("command") == command &&
+             line.at("peer").as_object().at("pid").to_number<pid_t>() == pid;
+    });
+    return lines.size();
+  };
+  EXPECT_EQ(by("stop", stopper_pid), 1u);
+  EXPECT_EQ(by("cont", ::getpid()), 1u);
+  const auto clients =
+      tap.lines([&](const json::object& line) { return says(line, "connection", "\"connected\""); });
+  ASSERT_FALSE(clients.empty());
+  const json::object& client = clients.front().at("client").as_object();
+  EXPECT_EQ(client.at("comm"), "qmp-call");
+  EXPECT_TRUE(std::string_view(client.at("command_line").as_string()).ends_with(" stop"));
+  // The trace has the pause, the stop, and who sent it; and nobody takes it for our own.
+  const Output cat = run_program({binary("vm-trace"), "cat", trace});
+  EXPECT_NE(cat.out.find("qmp_peer"), std::string::npos);
+  EXPECT_NE(cat.out.find("comm=\"qmp-call\""), std::string::npos) << cat.out;
+  bool paused = false;
+  for (const IncidentJson& incident : vm_why({trace})) {
+    paused = paused || text_of(incident, "kind") == "pause";
+    EXPECT_NE(text_of(incident, "confidence"), "proven") << json::serialize(incident);
+  }
+  EXPECT_TRUE(paused);
+}
+
+TEST(QmpTap, HearsAQemuThatStartsLaterFromItsFirstWord) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  Tap tap(dir, "later", {"--json"}, "no such VM yet");
+  QemuProcess other(dir, {.name = "unwanted", .boot = "idle.bin"});
+  QemuProcess vm(dir, {.name = "later", .boot = "idle.bin"});
+  vm.call("query-name");
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "reply", "\"query-name\""); }));
+  std::vector<std::string> kinds;
+  for (const json::object& line : tap.lines()) {
+    if (kind_of(line) != "connection") kinds.push_back(kind_of(line));
+    if (line.contains("vm")) {
+      EXPECT_EQ(line.at("vm").as_object().at("pid").to_number<pid_t>(), vm.pid());
+    }
+  }
+  EXPECT_EQ(kinds, (std::vector<std::string>{"greeting", "command", "reply", "command", "reply"}));
+  EXPECT_EQ(tap.finish(), 0);
+}
+
+TEST(QmpTap, ShowsNothingRawThatAClientOrAVmSays) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  const std::string name = "evil\033[31m\xe2\x80\xae";
+  for (const bool as_json : {true, false}) {
+    SCOPED_TRACE(as_json);
+    QemuOptions options{.name = as_json ? "raw1" : "raw2", .boot = "idle.bin"};
+    options.args = {"-name", name};
+    for (const std::string& word : logged_monitor(dir, as_json ? "m2" : "m3")) options.args.push_back(word);
+    QemuProcess vm(dir, options);
+    std::vector<std::string> more{"-v", "--color=never"};
+    if (as_json) more.emplace_back("--json");
+    Tap tap(dir, name, more);
+    RawClient client(dir / (as_json ? "m2.sock" : "m3.sock"));
+    client.send("{\"execute\":\"query-name\",\"id\":\"\\u001b[2J\\u202e\"}\r\n");
+    client.read_until("\"id\"");
+    client.send("{'execute': 'x\033]0;title\007', 'id': '\033[5m'}\r\n");
+    client.send("\xff\xff no json \033[1m \xc3\x28\r\n");
+    client.send("{\"execute\":\"query-version\",\"id\":\"the end\"}\r\n");
+    client.read_until("the end");
+    ASSERT_TRUE(wait_until([&] {
+      const std::string text = tap.text();
+      const std::size_t command = text.find("query-version");
+      return command != std::string::npos && text.find("query-version", command + 1) != std::string::npos;
+    })) << tap.text();
+    EXPECT_EQ(tap.finish(), 0);
+    for (const char c : tap.text() + tap.process().err())
+      EXPECT_TRUE(c == '\n' || static_cast<unsigned char>(c) >= 0x20) << static_cast<int>(c);
+    EXPECT_EQ(tap.text().find("\xe2\x80\xae"), std::string::npos) << "a bidirectional override";
+    if (as_json) tap.lines();  // Each of them is JSON.
+  }
+}
+
+TEST(QmpTap, MasksSecretsOnTheScreenAndNeverRecordsThem) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  QemuProcess vm(dir, {.name = "secrets", .boot = "idle.bin"});
+  const std::string trace = dir / "tap.vmt";
+  const auto run = [&](const std::vector<std::string>& options) {
+    Tap tap(dir, "secrets", options);
+    vm.call("object-add", {{"qom-type", "secret"}, {"id", "s0"}, {"data", "hunter2"}});
+    vm.call("object-del", {{"id", "s0"}});
+    vm.call("set_password", {{"protocol", "vnc"}, {"password", "hunter2"}});
+    vm.hmp("set_password vnc hunter2");
+    vm.call("query-kvm");
+    EXPECT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "reply", "query-kvm"); }));
+    EXPECT_EQ(tap.finish(), 0);
+    return tap.text();
+  };
+  const std::string masked = run({"--json", "-o", trace});
+  EXPECT_EQ(masked.find("hunter2"), std::string::npos);
+  EXPECT_NE(masked.find("***"), std::string::npos);
+  const std::string open = run({"--json", "--show-secrets", "-o", dir / "second.vmt"});
+  EXPECT_NE(open.find("hunter2"), std::string::npos);
+  for (const std::string& file : {trace, dir / "second.vmt"}) {
+    const Output cat = run_program({binary("vm-trace"), "cat", "--json", file});
+    EXPECT_NE(cat.out.find("set_password"), std::string::npos);
+    EXPECT_EQ(cat.out.find("hunter2"), std::string::npos);
+  }
+}
+
+TEST(QmpTap, NoticesAClientThatDoesNotRead) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  QemuOptions options{.name = "lazy", .boot = "idle.bin"};
+  options.args = logged_monitor(dir, "m4");
+  QemuProcess vm(dir, options);
+  Tap tap(dir, "lazy", {"--json", "-b", "64"});
+  RawClient client(dir / "m4.sock");
+  constexpr int kSchemas = 12;
+  std::string commands;
+  for (int i = 0; i < kSchemas; ++i)
+    commands += "{\"execute\":\"query-qmp-schema\",\"id\":" + std::to_string(1000 + i) + "}\r\n";
+  client.send(commands);
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "connection", "\"blocked\""); }));
+  client.read_until("\"id\": " + std::to_string(1000 + kSchemas - 1));
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "connection", "\"flowing\""); }));
+  const auto whole = [](const json::object& line) {
+    return kind_of(line) == "reply" && line.at("command") == "query-qmp-schema";
+  };
+  ASSERT_TRUE(wait_until([&] { return tap.lines(whole).size() == kSchemas; }));
+  EXPECT_TRUE(tap.lines([](const json::object& line) { return kind_of(line) == "gap"; }).empty());
+  EXPECT_EQ(tap.finish(), 0);
+}
+
+TEST(QmpTap, TellsWhatItMissedAndIsInStepAfterwards) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  QemuProcess vm(dir, {.name = "holes", .boot = "idle.bin"});
+  Tap tap(dir, "holes", {"--json", "-b", "1"});
+  tap.process().signal(SIGSTOP);
+  for (int i = 0; i < 20; ++i) vm.call("query-qmp-schema");
+  tap.process().signal(SIGCONT);
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return kind_of(line) != "connection"; }));
+  vm.call("query-uuid");
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "reply", "\"query-uuid\""); }));
+  std::uint64_t lost = 0;
+  for (const json::object& line : tap.lines())
+    if (kind_of(line) == "gap") lost += line.at("lost_bytes").to_number<std::uint64_t>();
+  EXPECT_GT(lost, 100'000u);
+  EXPECT_EQ(tap.finish(), 0);
+  EXPECT_NE(tap.process().err().find("were not heard whole"), std::string::npos);
+}
+
+TEST(QmpTap, SlowTellsOfACommandThatHasNoReply) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  // The main loop opens a FIFO that nobody writes to, and stands.
+  const std::string fifo = dir / "fifo";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  QemuProcess vm(dir, {.name = "stuck", .boot = "idle.bin"});
+  Tap tap(dir, "stuck", {"--json", "--slow", "200ms"});
+  vm.call("query-status");
+  vm.qmp().send(
+      "chardev-add",
+      {{"id", "c0"}, {"backend", {{"type", "file"}, {"data", {{"in", fifo}, {"out", dir / "out"}}}}}});
+  ASSERT_TRUE(
+      tap.wait_for([](const json::object& line) { return says(line, "waiting", "\"chardev-add\""); }));
+  const UniqueFd let_go(::open(fifo.c_str(), O_WRONLY | O_CLOEXEC));
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "reply", "\"chardev-add\""); }));
+  const auto replies = tap.lines([](const json::object& line) { return kind_of(line) == "reply"; });
+  for (const json::object& line : replies)
+    EXPECT_GE(line.at("latency_ns").to_number<std::uint64_t>(), 200'000'000u);
+  EXPECT_EQ(tap.finish(), 0);
+}
+
+}  // namespace
+}  // namespace vmwhy::test
