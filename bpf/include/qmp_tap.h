@@ -6,8 +6,7 @@
 #include <linux/types.h>
 
 enum {
-  QMP_TAP_TINY = 64, /* Sizes of messages in the ring, header included. QEMU reads commands byte by byte. */
-  QMP_TAP_SMALL = 512,
+  QMP_TAP_SMALL = 512, /* Sizes of messages in the ring, header included. */
   QMP_TAP_MIDDLE = 4096,
   QMP_TAP_LARGE = 32768,
   QMP_TAP_PIECES = 256, /* Of one system call; what is beyond them is told as skipped. */

@@ -127,7 +127,7 @@ static __always_inline void read_peer(struct sock* sk, struct qmp_tap_event* eve
     bpf_core_read(&event->peer_uid, sizeof(event->peer_uid), &cred->uid.val);
 }
 
-/* The ring takes constant sizes: the smallest that is enough. @return whether it went in. */
+/* The ring takes constant sizes: the smallest of three that is enough. @return whether it went in. */
 #define PUT(size)                                                              \
   ({                                                                           \
     bool done_ = false;                                                        \
@@ -140,7 +140,7 @@ static __always_inline void read_peer(struct sock* sk, struct qmp_tap_event* eve
         slot_->what = QMP_TAP_SKIPPED;                                         \
         stat_add(QMP_TAP_STAT_UNREAD, 1);                                      \
       }                                                                        \
-      bpf_ringbuf_submit(slot_, flags);                                        \
+      bpf_ringbuf_submit(slot_, 0);                                            \
       done_ = true;                                                            \
     }                                                                          \
     done_;                                                                     \
@@ -148,16 +148,8 @@ static __always_inline void read_peer(struct sock* sk, struct qmp_tap_event* eve
 
 static __noinline int put(struct qmp_tap_event* event, u64 address, u32 bytes) {
   bool done = false;
-  u64 flags = 0;
   if (!event) return 0;
-  if (bytes <= QMP_TAP_TINY - sizeof(*event)) {
-    /* Whoever listens is woken when a command may be complete. */
-    char last = 0;
-    if (event->direction == QMP_TAP_IN && bytes > 0 &&
-        bpf_probe_read_user(&last, 1, (const void*)(address + bytes - 1)) == 0 && last != '}' && last != '\n')
-      flags = BPF_RB_NO_WAKEUP;
-    done = PUT(QMP_TAP_TINY);
-  } else if (bytes <= QMP_TAP_SMALL - sizeof(*event))
+  if (bytes <= QMP_TAP_SMALL - sizeof(*event))
     done = PUT(QMP_TAP_SMALL);
   else if (bytes <= QMP_TAP_MIDDLE - sizeof(*event))
     done = PUT(QMP_TAP_MIDDLE);
@@ -251,8 +243,7 @@ static __noinline int moved(struct sock* sk, s32 result, u32 direction) {
   event->tid = me;
   event->direction = direction;
   event->flags = QMP_TAP_FIRST | (known ? QMP_TAP_KNOWN : 0);
-  /* Who it is does not change: once for each direction is enough. */
-  if (!known || known->bytes[direction & 1] == 0) read_peer(sk, event);
+  read_peer(sk, event);
   stat_add(known ? QMP_TAP_STAT_CALLS : QMP_TAP_STAT_UNKNOWN, 1);
   if (result <= 0) {
     /* A send of nothing is no news. */

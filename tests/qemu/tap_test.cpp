@@ -129,14 +129,16 @@ std::vector<json::value> heard_of(const Tap& tap, const std::string& id, std::st
                       std::string_view(line.at("monitor").as_string()).ends_with("/" + id + ".sock");
     if (!here) continue;
     EXPECT_NE(kind_of(line), "gap");
-    if (line.contains("message") && line.at("direction") == direction) out.push_back(line.at("message"));
+    if (line.contains("message") && text_of(line, "direction") == direction)
+      out.push_back(line.at("message"));
   }
   return out;
 }
 
 void expect_equal(const std::vector<json::value>& heard, const std::vector<json::value>& known) {
   ASSERT_EQ(heard.size(), known.size());
-  for (std::size_t i = 0; i < known.size(); ++i) ASSERT_TRUE(heard[i] == known[i]) << i;
+  for (std::size_t i = 0; i < known.size(); ++i)
+    ASSERT_EQ(json::serialize(heard[i]), json::serialize(known[i])) << i;
 }
 
 TEST(QmpTap, HearsEveryMessageOfTwoMonitorsAsQemuLogsThem) {
@@ -158,7 +160,7 @@ TEST(QmpTap, HearsEveryMessageOfTwoMonitorsAsQemuLogsThem) {
   first.call("query-name");
   second.call("query-name");
   const auto is_last = [](const json::object& line) {
-    return kind_of(line) == "reply" && line.contains("command") && line.at("command") == "query-name";
+    return kind_of(line) == "reply" && text_of(line, "command") == "query-name";
   };
   ASSERT_TRUE(wait_until([&] { return tap.lines(is_last).size() == 2; }));
   for (const std::string id : {"m0", "m1"}) {
@@ -176,90 +178,6 @@ TEST(QmpTap, HearsEveryMessageOfTwoMonitorsAsQemuLogsThem) {
     EXPECT_TRUE(line.contains("latency_ns")) << json::serialize(line).substr(0, 300);
   }
   EXPECT_EQ(tap.finish(), 0);
-}
-
-// QEMU's own log mangles what it could not write at once, so here the client is the witness.
-TEST(QmpTap, HearsLargeRepliesToASlowClientAsItGetsThem) {
-  VMWHY_NEEDS(qemu);
-  VMWHY_NEEDS(tap);
-  const TempDir dir;
-  QemuOptions options{.name = "large", .boot = "idle.bin"};
-  options.args = {"-chardev", "socket,id=m5,path=" + (dir / "m5.sock") + ",server=on,wait=off", "-mon",
-                  "chardev=m5,mode=control,pretty=on"};
-  QemuProcess vm(dir, options);
-  Tap tap(dir, "large", {"--json", "-b", "64"});
-  RawClient client(dir / "m5.sock");
-  constexpr int kSchemas = 20;
-  std::vector<json::value> sent{json::parse("{\"execute\":\"qmp_capabilities\"}")};
-  for (int i = 0; i < kSchemas; ++i) {
-    // No line ends, and each in two halves.
-    const std::string command = "{\"execute\":\"query-qmp-schema\",\"id\":\"n" + std::to_string(i) + "\"}";
-    client.send(command.substr(0, 12));
-    client.send(command.substr(12));
-    sent.push_back(json::parse(command));
-  }
-  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "connection", "\"blocked\""); }));
-  client.read_until("\"n" + std::to_string(kSchemas - 1) + "\"");
-  client.read_until("}");
-  const auto is_last = [&](const json::object& line) {
-    return kind_of(line) == "reply" && line.at("message").as_object().contains("id") &&
-           line.at("message").at("id") == json::value("n" + std::to_string(kSchemas - 1));
-  };
-  ASSERT_TRUE(tap.wait_for(is_last));
-  std::vector<json::value> received;
-  std::string_view rest = client.received();
-  while (!trim(rest).empty()) {
-    json::stream_parser parser;
-    rest.remove_prefix(parser.write_some(rest.data(), rest.size()));
-    ASSERT_TRUE(parser.done());
-    received.push_back(parser.release());
-  }
-  EXPECT_GT(client.received().size(), 4u << 20);
-  expect_equal(heard_of(tap, "m5", "out"), received);
-  expect_equal(heard_of(tap, "m5", "in"), sent);
-  EXPECT_EQ(tap.finish(), 0);
-}
-
-TEST(QmpTap, NamesWhoStoppedTheVmAndWhoLetItGoOn) {
-  VMWHY_NEEDS(qemu);
-  VMWHY_NEEDS(tap);
-  const TempDir dir;
-  QemuProcess vm(dir, {.name = "asked", .boot = "idle.bin"});
-  vm.cont();
-  const std::string trace = dir / "tap.vmt";
-  Tap tap(dir, "asked", {"--json", "-o", trace});
-  ChildProcess stopper({binary("qmp-call"), "-s", vm.monitor(), "stop"});
-  const pid_t stopper_pid = stopper.pid();
-  ASSERT_TRUE(stopper.wait());
-  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "event", "\"STOP\""); }));
-  vm.cont();
-  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "event", "\"RESUME\""); }));
-  EXPECT_EQ(tap.finish(), 0);
-  const auto by = [&](const char* command, pid_t pid) {
-    const auto lines = tap.lines([&](const json::object& line) {
-      return kind_of(line) == "command" && line.at("command") == command &&
-             line.at("peer").as_object().at("pid").to_number<pid_t>() == pid;
-    });
-    return lines.size();
-  };
-  EXPECT_EQ(by("stop", stopper_pid), 1u);
-  EXPECT_EQ(by("cont", ::getpid()), 1u);
-  const auto clients =
-      tap.lines([&](const json::object& line) { return says(line, "connection", "\"connected\""); });
-  ASSERT_FALSE(clients.empty());
-  const json::object& client = clients.front().at("client").as_object();
-  EXPECT_EQ(client.at("comm"), "qmp-call");
-  EXPECT_TRUE(std::string_view(client.at("command_line").as_string()).ends_with(" stop"));
-  // The trace has the pause, the stop, and who sent it; and nobody takes it for our own.
-  const Output cat = run_program({binary("vm-trace"), "cat", trace});
-  EXPECT_NE(cat.out.find("qmp_peer"), std::string::npos);
-  EXPECT_NE(cat.out.find("comm=\"qmp-call\""), std::string::npos) << cat.out;
-  bool paused = false;
-  for (const IncidentJson& incident : vm_why({trace})) {
-    paused = paused || text_of(incident, "kind") == "pause";
-    EXPECT_NE(text_of(incident, "confidence"), "proven") << json::serialize(incident);
-  }
-  EXPECT_TRUE(paused);
 }
 
 TEST(QmpTap, HearsAQemuThatStartsLaterFromItsFirstWord) {
@@ -363,31 +281,11 @@ TEST(QmpTap, NoticesAClientThatDoesNotRead) {
   client.read_until("\"id\": " + std::to_string(1000 + kSchemas - 1));
   ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "connection", "\"flowing\""); }));
   const auto whole = [](const json::object& line) {
-    return kind_of(line) == "reply" && line.at("command") == "query-qmp-schema";
+    return kind_of(line) == "reply" && text_of(line, "command") == "query-qmp-schema";
   };
   ASSERT_TRUE(wait_until([&] { return tap.lines(whole).size() == kSchemas; }));
   EXPECT_TRUE(tap.lines([](const json::object& line) { return kind_of(line) == "gap"; }).empty());
   EXPECT_EQ(tap.finish(), 0);
-}
-
-TEST(QmpTap, TellsWhatItMissedAndIsInStepAfterwards) {
-  VMWHY_NEEDS(qemu);
-  VMWHY_NEEDS(tap);
-  const TempDir dir;
-  QemuProcess vm(dir, {.name = "holes", .boot = "idle.bin"});
-  Tap tap(dir, "holes", {"--json", "-b", "1"});
-  tap.process().signal(SIGSTOP);
-  for (int i = 0; i < 20; ++i) vm.call("query-qmp-schema");
-  tap.process().signal(SIGCONT);
-  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return kind_of(line) != "connection"; }));
-  vm.call("query-uuid");
-  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "reply", "\"query-uuid\""); }));
-  std::uint64_t lost = 0;
-  for (const json::object& line : tap.lines())
-    if (kind_of(line) == "gap") lost += line.at("lost_bytes").to_number<std::uint64_t>();
-  EXPECT_GT(lost, 100'000u);
-  EXPECT_EQ(tap.finish(), 0);
-  EXPECT_NE(tap.process().err().find("were not heard whole"), std::string::npos);
 }
 
 TEST(QmpTap, SlowTellsOfACommandThatHasNoReply) {

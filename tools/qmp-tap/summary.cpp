@@ -37,6 +37,7 @@ void Latencies::add(std::uint64_t ns) {
 std::uint64_t Latencies::percentile_ns(double share) const {
   if (count_ == 0) return 0;
   const auto wanted = static_cast<std::uint64_t>(share * static_cast<double>(count_ - 1)) + 1;
+  if (wanted >= count_) return max_;
   std::uint64_t seen = 0;
   for (std::uint64_t index = 0; index < buckets_.size(); ++index) {
     seen += buckets_[index];
