@@ -5,8 +5,8 @@
 #include <boost/json.hpp>
 #include <string>
 
-#include "trace/thread_records.hpp"
 #include "trace/tap_records.hpp"
+#include "trace/thread_records.hpp"
 
 namespace vmwhy::trace {
 namespace {
@@ -302,12 +302,12 @@ constexpr RecordInfo kSchema[] = {
     info<KvmExitSummary>("kvm_exit_summary", "name of the reason, log2 histogram, device"),
     info<IoSyscall>("io_syscall", "path, call"),
     info<IoBlock>("io_block", "disk, status"),
+    info<QmpPeer>("qmp_peer", "monitor, comm, command_line, user, container, parents"),
+    info<QmpGap>("qmp_gap", ""),
     info<ThreadTime>("thread_time", "comm, culprits"),
     info<ThreadStall>("thread_stall",
                       "comm, system_call, wchan, descriptor, culprits, kernel_stack, user_stack"),
     info<ProcessSignal>("process_signal", "sender"),
-    info<QmpPeer>("qmp_peer", "monitor, comm, command_line, user, container, parents"),
-    info<QmpGap>("qmp_gap", ""),
 };
 
 // Every byte of a struct belongs to a field: what is not described cannot be read from a file.
