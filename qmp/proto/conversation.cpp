@@ -44,7 +44,16 @@ void Conversation::miss(Direction direction, std::uint64_t bytes, std::uint64_t 
   gap.direction = direction;
   gap.time_ns = time_ns;
   gap.lost_bytes = bytes + splitter.take_skipped();
-  if (gap.lost_bytes != 0) sink(gap);
+  if (gap.lost_bytes == 0) return;
+  forget_unanswered(direction);
+  sink(gap);
+}
+
+// What was lost may have been the reply of any command that waits; and of what has no id, the next reply may
+// answer a command that was lost.
+void Conversation::forget_unanswered(Direction lost) {
+  if (lost == Direction::out) unanswered_.clear();
+  std::erase_if(unanswered_, [](const Unanswered& command) { return command.id == "null"; });
 }
 
 void Conversation::report_skipped(ObjectSplitter& splitter, Direction direction, std::uint64_t time_ns,
@@ -52,6 +61,7 @@ void Conversation::report_skipped(ObjectSplitter& splitter, Direction direction,
   Overheard gap;
   gap.lost_bytes = splitter.take_skipped();
   if (gap.lost_bytes == 0) return;
+  forget_unanswered(direction);
   gap.kind = Overheard::Kind::gap;
   gap.direction = direction;
   gap.time_ns = time_ns;

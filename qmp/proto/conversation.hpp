@@ -66,13 +66,14 @@ class Conversation {
   /// `bytes` of that direction were not heard.
   void miss(Direction direction, std::uint64_t bytes, std::uint64_t time_ns, const Sink& sink);
 
-  /// Oldest first.
+  /// Oldest first. A gap in what QEMU said empties it: the replies may be what was lost.
   const std::deque<Unanswered>& unanswered() const { return unanswered_; }
 
  private:
   void take_in(std::string_view text, Overheard& out);
   void take_out(std::string_view text, Overheard& out);
   void answer(Overheard& out);
+  void forget_unanswered(Direction lost);
   void report_skipped(ObjectSplitter& splitter, Direction direction, std::uint64_t time_ns, const Sink& sink);
 
   ObjectSplitter in_, out_;

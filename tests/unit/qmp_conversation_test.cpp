@@ -128,6 +128,22 @@ TEST(QmpConversation, IsInStepAfterAGapAndCountsWhatWasNotWhole) {
   EXPECT_EQ(heard.all.back().event, "STOP");
 }
 
+TEST(QmpConversation, TakesNoReplyAfterAGapForWhatWasAskedBeforeIt) {
+  for (const Direction lost : {Direction::in, Direction::out}) {
+    Heard heard;
+    Conversation talk(true);
+    talk.feed(Direction::in, R"({"execute": "query-qmp-schema"})", 1, heard.sink());
+    talk.feed(Direction::in, R"({"execute": "query-block", "id": 7})", 2, heard.sink());
+    talk.miss(lost, 100, 3, heard.sink());
+    // The reply of an id that was seen can only be lost, never be another's.
+    EXPECT_EQ(talk.unanswered().size(), lost == Direction::in ? 1u : 0u);
+    talk.feed(Direction::out, "{\"return\": {}}\r\n", 4, heard.sink());
+    ASSERT_EQ(heard.all.back().kind, Kind::reply);
+    EXPECT_EQ(heard.all.back().command, "");
+    EXPECT_EQ(heard.all.back().sent_ns, 0u);
+  }
+}
+
 TEST(QmpConversation, BeginsInTheMiddleOfAMessage) {
   for (const std::string_view first : {"3}]}\r\n{\"return\": {}}\r\n", "{\"return\": {}}\r\n"}) {
     Heard heard;
