@@ -42,8 +42,9 @@ struct Line {
   }
   std::uint64_t bytes(const std::string& key, std::uint64_t otherwise = 0) const {
     if (!has(key)) return otherwise;
+    const std::string text = value(key);
     char* end = nullptr;
-    const double amount = std::strtod(value(key).c_str(), &end);
+    const double amount = std::strtod(text.c_str(), &end);
     const std::string unit = end;
     const double scale = unit == "k" ? 1024.0 : unit == "m" ? 1048576.0 : unit == "g" ? 1073741824.0 : 1.0;
     return static_cast<std::uint64_t>(amount * scale);
