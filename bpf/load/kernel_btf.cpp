@@ -11,7 +11,9 @@ KernelBtf::KernelBtf(const std::string& folder, const std::vector<std::string>& 
   vmlinux_ = btf__parse((folder + "/vmlinux").c_str(), nullptr);
   for (const std::string& module : modules) {
     if (!vmlinux_) break;
-    btf* split = btf__parse_split((folder + "/" + module).c_str(), vmlinux_);
+    std::string file = folder;
+    file.append("/").append(module);
+    btf* split = btf__parse_split(file.c_str(), vmlinux_);
     if (!split) continue;
     split_.push_back(split);
     modules_.push_back(module);

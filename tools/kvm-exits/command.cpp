@@ -19,6 +19,7 @@ Command::~Command() {
 
 Result<void> Command::start(const std::vector<std::string>& words) {
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   // The tool ignores SIGPIPE; what it starts must not.

@@ -146,6 +146,7 @@ std::vector<Exit> add_up(const Vm& vm, kvm_exits_kind kind, Key key) {
     }
   }
   std::vector<Exit> out;
+  out.reserve(sums.size());
   for (auto& entry : sums) out.push_back(std::move(entry.second));
   order(out, key);
   return out;

@@ -15,7 +15,7 @@ constexpr std::size_t kAddresses = 8, kReasonWidth = 31, kLongestDevice = 90;
 
 struct Style {
   bool color;
-  std::string bold(std::string text) const { return color ? "\x1b[1m" + text + "\x1b[0m" : text; }
+  std::string bold(const std::string& text) const { return color ? "\x1b[1m" + text + "\x1b[0m" : text; }
 };
 
 // "12.3 µs": three digits that count.
@@ -45,7 +45,8 @@ void print_rows(std::ostream& out, const std::vector<Exit>& exits, std::uint64_t
     }
     std::string reason = exit.reason;
     std::string device = exit.device.empty() ? "" : printable(exit.device, kLongestDevice);
-    if (!device.empty()) device = exit.from_qemu ? " [" + device + "]" : " (" + device + ")";
+    if (!device.empty())
+      device = exit.from_qemu ? fmt::format(" [{}]", device) : fmt::format(" ({})", device);
     // A name that would push the columns out of the terminal gets a line of its own.
     const bool apart = reason.size() + device.size() > kReasonWidth;
     if (!apart) reason += device;

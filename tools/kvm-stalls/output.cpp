@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cmath>
 #include <ostream>
 
 #include "core/text.hpp"
@@ -20,7 +21,7 @@ constexpr std::size_t kCulpritsShown = 3, kFramesShown = 8, kBar = 40;
 
 struct Style {
   bool color;
-  std::string bold(std::string text) const { return color ? "\x1b[1m" + text + "\x1b[0m" : text; }
+  std::string bold(const std::string& text) const { return color ? "\x1b[1m" + text + "\x1b[0m" : text; }
 };
 
 struct Column {
@@ -95,8 +96,8 @@ std::string bar_of(const stalls::Times& times) {
   std::uint64_t so_far = 0;
   for (std::size_t i = 0; i < stalls::kStates; ++i) {
     so_far += times[i];
-    const auto until =
-        static_cast<std::size_t>(static_cast<double>(so_far) / static_cast<double>(whole) * kBar + 0.5);
+    const auto until = static_cast<std::size_t>(
+        std::lround(static_cast<double>(so_far) / static_cast<double>(whole) * kBar));
     if (until > bar.size()) bar.append(until - bar.size(), kColumns[i].letter);
   }
   return bar;

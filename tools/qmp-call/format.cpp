@@ -52,7 +52,7 @@ void append(const json::value& value, std::size_t level, std::string& out) {
   }
 }
 
-void print_object(json::object object, std::ostream& out) {
+void print_object(const json::object& object, std::ostream& out) {
   out << json::serialize(object) << std::endl;
 }
 
@@ -88,7 +88,7 @@ void print_event(const qmp::Event& event, bool json, bool color, std::ostream& o
     object["wall_us"] = event.wall_us;
     object["wall_time"] = time.empty() ? json::value(nullptr) : json::value(time);
     object["arrival_ns"] = event.arrival_ns;
-    print_object(std::move(object), out);
+    print_object(object, out);
     return;
   }
   out << (time.empty() ? "(no time)" : time) << "  " << (color ? "\x1b[1m" : "") << printable(event.name)

@@ -148,7 +148,7 @@ std::vector<std::string> Vm::nodes_of(const std::string& path) const {
   return out;
 }
 
-void Vm::look_at(std::vector<std::string> paths, bool record, Done done) {
+void Vm::look_at(const std::vector<std::string>& paths, bool record, Done done) {
   if (context_.probe == nullptr || paths.empty()) return done(paths.empty());
   struct Pending {
     std::size_t waiting;

@@ -58,7 +58,7 @@ class Vm {
 
  private:
   using Done = std::function<void(bool all_reached)>;
-  void look_at(std::vector<std::string> paths, bool record, Done done);
+  void look_at(const std::vector<std::string>& paths, bool record, Done done);
   void ask_graph();
   void ask(const char* command, std::function<void(const boost::json::value*)> handler);
   void learned();

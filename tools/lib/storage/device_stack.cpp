@@ -2,6 +2,7 @@
 #include "storage/device_stack.hpp"
 
 #include <dirent.h>
+#include <fmt/format.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -112,7 +113,7 @@ std::string mount_option(std::string_view options, std::string_view key) {
   return {};
 }
 
-DeviceStack::DeviceStack(std::string sys, std::string mountinfo)
+DeviceStack::DeviceStack(std::string sys, const std::string& mountinfo)
     : sys_(std::move(sys)),
       mounts_(parse_mounts(mountinfo.empty() ? host::read_or_empty("/proc/self/mountinfo", 4u << 20)
                                              : mountinfo)) {}
@@ -192,14 +193,14 @@ void DeviceStack::add_below(Item& item, const std::string& folder, int depth) co
     return add_backing_file(item, backing, depth);
   }
   for (const std::string& slave : names_in(folder + "/slaves")) {
-    const std::string below = real_path(folder + "/slaves/" + slave);
+    const std::string below = real_path(fmt::format("{}/slaves/{}", folder, slave));
     if (below.empty()) {
       item.below.push_back({"unknown", slave, "", {}, "it went away while it was looked at", {}});
       continue;
     }
     Item found = device_at(below, depth + 1);
     if (item.kind == "md") {
-      const std::string state = read_word(folder + "/md/dev-" + slave + "/state");
+      const std::string state = read_word(fmt::format("{}/md/dev-{}/state", folder, slave));
       found.facts["member_state"] = state;
       if (!state.empty()) found.detail += ", " + state;
       if (state.find("faulty") != std::string::npos) found.note = "faulty";

@@ -29,7 +29,7 @@ std::string mount_option(std::string_view options, std::string_view key);
 class DeviceStack {
  public:
   /// @param mountinfo  Of the mount namespace that loop devices and overlays name their files in: the host's.
-  explicit DeviceStack(std::string sys = "/sys", std::string mountinfo = {});
+  explicit DeviceStack(std::string sys = "/sys", const std::string& mountinfo = {});
 
   /// A device with all below it. One that /sys does not have says so in its note.
   Item device(std::uint32_t major, std::uint32_t minor) const;
