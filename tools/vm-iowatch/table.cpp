@@ -256,8 +256,9 @@ Group Table::of(Disk& disk, std::uint64_t now_ns) {
   Group group{disk.kind + " " + disk.name, "", "", "block", disk.name, "", std::nullopt, {}};
   // Documentation/block/stat.rst: requests, merged, sectors, ms of reads; of writes; in flight, …
   std::vector<std::uint64_t> stat;
-  for (const std::string_view word : split(trim(host::read_or_empty(disk.folder + "/stat", 4096)), ' '))
-    if (const auto value = host::parse_u64(word)) stat.push_back(*value);
+  const std::string text = host::read_or_empty(disk.folder + "/stat", 4096);
+  for (const std::string_view word : split(text, ' '))
+    if (const auto value = host::parse_u64(trim(word))) stat.push_back(*value);
   const Cells now = disk.row ? probes_->row(*disk.row) : Cells{};
   for (const io_ledger_cell& cell : now) disk.counted = disk.counted || cell.count != 0;
   if (disk.counted) {

@@ -3,6 +3,7 @@
 // Small helpers for text that people read. Whatever comes from a guest, a QEMU or a stranger's file passes
 // through `printable` before it reaches a terminal.
 
+#include <concepts>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -30,9 +31,12 @@ std::string relative_time(std::int64_t ns);
 /// ISO 8601 in UTC with microseconds: "2026-11-23T00:13:27.123456Z".
 std::string iso_time(std::int64_t realtime_ns);
 
-/// The parts between separators; one empty part for an empty text.
+/// The parts between separators; one empty part for an empty text. They are views of `text`.
 std::vector<std::string_view> split(std::string_view text, char separator);
-/// Without ASCII white space at both ends.
+/// Without ASCII white space at both ends. A view of `text`.
 std::string_view trim(std::string_view text);
+/// A string that ends before the views of it do.
+std::vector<std::string_view> split(std::same_as<std::string> auto&& text, char separator) = delete;
+std::string_view trim(std::same_as<std::string> auto&& text) = delete;
 
 }  // namespace vmwhy

@@ -21,7 +21,8 @@ constexpr int kDepth = 24;
 constexpr std::size_t kMembers = 256;
 
 std::string read_word(const std::string& path) {
-  return std::string(trim(host::read_or_empty(path, 4096)));
+  const std::string text = host::read_or_empty(path, 4096);
+  return std::string(trim(text));
 }
 
 bool is_there(const std::string& path) {
@@ -132,7 +133,8 @@ Item DeviceStack::device(std::uint32_t major, std::uint32_t minor) const {
 Item DeviceStack::device_at(const std::string& folder, int depth) const {
   Item item;
   item.name = folder.substr(folder.rfind('/') + 1);
-  const auto number = split(read_word(folder + "/dev"), ':');
+  const std::string dev = read_word(folder + "/dev");
+  const auto number = split(dev, ':');
   if (number.size() == 2) {
     item.facts["major"] = host::parse_u64(number[0]).value_or(0);
     item.facts["minor"] = host::parse_u64(number[1]).value_or(0);
