@@ -99,6 +99,20 @@ TEST(HostNodeFile, ResolvesARelativePathAgainstTheWorkingFolder) {
   EXPECT_EQ(look_at_node(holder.pid(), relative).file.fd, holder.fd());
 }
 
+TEST(HostNodeFile, TakesNoOtherFoldersFileForARelativePath) {
+  const test::TempDir dir;
+  // A process whose working folder cannot be seen, as another user's; its root has a file of that name.
+  dir.sparse("disk.raw", 7);
+  std::filesystem::create_directories(dir / "proc/42");
+  std::filesystem::create_symlink(dir.path(), dir / "proc/42/root");
+  const NodeFacts absolute = look_at_node(42, "/disk.raw", dir / "proc");
+  EXPECT_EQ(absolute.file.flags & trace::kNodeStatFailed, 0u);
+  const NodeFacts relative = look_at_node(42, "disk.raw", dir / "proc");
+  EXPECT_NE(relative.file.flags & trace::kNodeStatFailed, 0u);
+  EXPECT_NE(relative.file.error, 0u);
+  EXPECT_EQ(relative.file.flags & trace::kNodePathMissing, 0u) << "that is not known";
+}
+
 TEST(HostNodeFile, FindsTheDescriptorBehindASymbolicLink) {
   const test::TempDir dir;
   const std::string path = dir.sparse("disk.raw", 7);

@@ -34,11 +34,13 @@ std::string base_of(std::uint32_t pid, const std::string& proc) {
   return pid == 0 ? std::string() : proc + "/" + std::to_string(pid);
 }
 
+/// "" with errno where the path is relative and the working folder cannot be seen.
 std::string absolute(std::uint32_t pid, const std::string& path, const std::string& proc) {
   if (path.starts_with('/') || pid == 0) return path;
   std::string_view rest = path;
   while (rest.starts_with("./")) rest.remove_prefix(2);
-  return read_link(base_of(pid, proc) + "/cwd") + "/" + std::string(rest);
+  const std::string folder = read_link(base_of(pid, proc) + "/cwd");
+  return folder.empty() ? std::string() : folder + "/" + std::string(rest);
 }
 
 /// Opens `path` as the process sees it: below its root, symbolic links resolved there and never out of it.
@@ -217,6 +219,12 @@ NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::st
   NodeFacts out;
   trace::NodeFile& file = out.file;
   std::string full = absolute(pid, path, proc);
+  if (full.empty()) {
+    // Some other folder's file of that name would be a stranger.
+    file.error = path.empty() ? ENOENT : errno;
+    file.flags |= trace::kNodeNoFd | trace::kNodeStatFailed;
+    return out;
+  }
   if (pid != 0 && full.starts_with(base_of(pid, proc) + "/fd/")) {
     // A descriptor that was handed to QEMU: what it was opened as.
     full = read_link(full);

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <system_error>
+
 #include "core/text.hpp"
 
 namespace vmwhy::storage {
@@ -15,7 +17,8 @@ constexpr int kDepth = 64;
 std::string note_of(const trace::NodeFile& file) {
   if (file.flags & trace::kNodeUnreachable) return "its storage does not answer";
   if (file.flags & trace::kNodeStatFailed)
-    return fmt::format("it cannot be looked at (errno {})", file.error);
+    return fmt::format("it cannot be looked at: {}",
+                       std::generic_category().message(static_cast<int>(file.error)));
   std::string out;
   const auto add = [&](const char* text) { out += (out.empty() ? "" : "; ") + std::string(text); };
   if (file.flags & trace::kNodeDeleted)
