@@ -132,6 +132,11 @@ int Session::prepare() {
     return fail(to_string(attached.error()), cli::kEnvironment);
   if (trace_) trace_->begin(probes_->probes());
   start_threads(*vms);
+  if (!options_.vcpus.empty() && tracker_->threads().empty())
+    return fail(
+        "no thread of the vCPUs of --vcpu was found; threads are told by their names, which QEMU gives "
+        "with -name debug-threads=on",
+        cli::kFailed);
   ring_->start(io_);
   return cli::kOk;
 }

@@ -81,10 +81,22 @@ void print_culprits(std::ostream& out, const Share& share) {
   const std::uint64_t waited = share.times[static_cast<std::size_t>(State::waiting)];
   // Below one percent nobody asks.
   if (waited * 100 < share.window_ns || share.culprits.empty()) return;
+  // Threads of one process are one culprit here; --json has them apart.
+  std::vector<stalls::Culprit> processes;
+  for (const stalls::Culprit& culprit : share.culprits) {
+    const auto same = std::find_if(processes.begin(), processes.end(), [&](const stalls::Culprit& seen) {
+      return seen.pid == culprit.pid && seen.comm == culprit.comm;
+    });
+    if (same == processes.end())
+      processes.push_back(culprit);
+    else
+      same->ns += culprit.ns;
+  }
+  std::sort(processes.begin(), processes.end(), [](const auto& a, const auto& b) { return a.ns > b.ns; });
   out << "      ready while";
-  for (std::size_t i = 0; i < share.culprits.size() && i < kCulpritsShown; ++i)
-    out << fmt::format("{} {} {:.1f} %", i ? "," : "", stalls::describe(share.culprits[i]),
-                       percent(share.culprits[i].ns, share.window_ns));
+  for (std::size_t i = 0; i < processes.size() && i < kCulpritsShown; ++i)
+    out << fmt::format("{} {} {:.1f} %", i ? "," : "", stalls::describe(processes[i]),
+                       percent(processes[i].ns, share.window_ns));
   out << "\n";
 }
 

@@ -96,6 +96,15 @@ void Tracker::add(const qmp::QemuProcess& process) {
   if (process.threads.empty()) note(fmt::format("no thread of process {} could be seen", process.pid));
   for (const qmp::QemuThread& thread : process.threads) add_thread(process, thread);
   probes_.settle();
+  const bool tells_vcpus = std::any_of(
+      process.threads.begin(), process.threads.end(),
+      [&](const qmp::QemuThread& thread) { return role_of(process.pid, thread) == trace::ThreadRole::vcpu; });
+  // Where kvm_entry fires, it tells them.
+  if (!tells_vcpus && !probes_.tells_guest() && !process.threads.empty())
+    note(fmt::format(
+        "which threads of process {} are vCPUs is not known (QEMU names them with -name "
+        "debug-threads=on): a stall of theirs is told from {} on",
+        process.pid, human_duration(static_cast<std::int64_t>(threshold(trace::ThreadRole::other)))));
 }
 
 void Tracker::add_thread(const qmp::QemuProcess& process, const qmp::QemuThread& thread) {
