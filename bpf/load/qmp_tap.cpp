@@ -14,6 +14,7 @@
 
 #include "bpf/load/kernel_btf.hpp"
 #include "bpf/load/log.hpp"
+#include "bpf/load/programs.hpp"
 #include "bpf/qmp_tap.skel.h"
 
 namespace vmwhy::bpf {
@@ -170,15 +171,7 @@ QmpTapLosses QmpTap::losses() const {
 }
 
 std::pair<std::uint64_t, std::uint64_t> QmpTap::run_time() const {
-  std::pair<std::uint64_t, std::uint64_t> sum{};
-  for (const bpf_program* program : impl_->programs) {
-    bpf_prog_info info{};
-    std::uint32_t size = sizeof(info);
-    if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) != 0) continue;
-    sum.first += info.run_cnt;
-    sum.second += info.run_time_ns;
-  }
-  return sum;
+  return bpf::run_time({impl_->programs.begin(), impl_->programs.end()});
 }
 
 int QmpTap::ring_fd() const {

@@ -16,6 +16,7 @@
 
 #include "bpf/load/kernel_btf.hpp"
 #include "bpf/load/log.hpp"
+#include "bpf/load/programs.hpp"
 #include "bpf/stalls.skel.h"
 
 namespace vmwhy::bpf {
@@ -353,26 +354,13 @@ int Stalls::ring_fd() const {
 }
 
 int Stalls::test_run(const std::string& program, std::vector<std::uint64_t> arguments) const {
-  const bpf_program* found = bpf_object__find_program_by_name(impl_->skeleton->obj, program.c_str());
-  if (!found) return ENOENT;
-  bpf_test_run_opts opts{};
-  opts.sz = sizeof(opts);
-  opts.ctx_in = arguments.data();
-  opts.ctx_size_in = static_cast<std::uint32_t>(arguments.size() * sizeof(std::uint64_t));
-  return bpf_prog_test_run_opts(bpf_program__fd(found), &opts) == 0 ? 0 : errno;
+  return bpf::test_run(impl_->skeleton->obj, program, std::move(arguments));
 }
 
 std::pair<std::uint64_t, std::uint64_t> Stalls::run_time() const {
-  std::pair<std::uint64_t, std::uint64_t> sum{};
-  for (const Impl::Probe& probe : impl_->probes) {
-    if (!probe.program) continue;
-    bpf_prog_info info{};
-    std::uint32_t size = sizeof(info);
-    if (bpf_obj_get_info_by_fd(bpf_program__fd(probe.program), &info, &size) != 0) continue;
-    sum.first += info.run_cnt;
-    sum.second += info.run_time_ns;
-  }
-  return sum;
+  std::vector<const bpf_program*> programs;
+  for (const Impl::Probe& probe : impl_->probes) programs.push_back(probe.program);
+  return bpf::run_time(programs);
 }
 
 }  // namespace vmwhy::bpf

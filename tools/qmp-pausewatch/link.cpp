@@ -4,32 +4,11 @@
 #include <algorithm>
 
 #include "clock/clock.hpp"
-#include "record/secrets.hpp"
+#include "record/qmp_message.hpp"
 #include "trace/record.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
-
-/// More of a message is not kept: a reply of megabytes is a listing that no verdict needs to its end.
-constexpr std::size_t kMessageLimit = 1u << 20;
-
-trace::QmpKind kind_of(qmp::MessageKind kind) {
-  switch (kind) {
-    case qmp::MessageKind::greeting:
-      return trace::QmpKind::greeting;
-    case qmp::MessageKind::event:
-      return trace::QmpKind::event;
-    case qmp::MessageKind::command:
-      return trace::QmpKind::command;
-    case qmp::MessageKind::return_:
-      return trace::QmpKind::return_;
-    case qmp::MessageKind::error:
-      return trace::QmpKind::error;
-    case qmp::MessageKind::unparsable:
-      break;
-  }
-  return trace::QmpKind::unparsable;
-}
 
 trace::QmpLinkState link_state_of(const qmp::Failure& failure) {
   const auto& code = failure.code;
@@ -137,18 +116,7 @@ void Link::withhold(const std::string& command, const std::string& reason) {
 void Link::on_traffic(const qmp::Traffic& traffic) {
   if (traffic.kind == qmp::MessageKind::command && context_.options.verbose)
     context_.complain("→ " + vm_name_ + ": " + std::string(traffic.json));
-  trace::QmpMessage message{};
-  message.sent_ns = traffic.sent_ns;
-  message.wall_us = traffic.wall_us;
-  message.kind = static_cast<std::uint32_t>(kind_of(traffic.kind));
-  std::string text = traffic.kind == qmp::MessageKind::return_ ? record::mask_secrets(traffic.json)
-                                                               : std::string(traffic.json);
-  if (text.size() > kMessageLimit) {
-    message.cut_bytes = static_cast<std::uint32_t>(text.size() - kMessageLimit);
-    text.resize(kMessageLimit);
-  }
-  context_.recorder.add(
-      trace::make_record(traffic.time_ns, vm_, message, trace::join_text({traffic.command, text})));
+  context_.recorder.add(record::qmp_message(vm_, traffic));
 }
 
 void Link::on_state(qmp::LinkState state, const qmp::Failure* failure) {

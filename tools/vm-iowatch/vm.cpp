@@ -9,7 +9,7 @@
 
 #include "clock/clock.hpp"
 #include "host/proc_file.hpp"
-#include "record/secrets.hpp"
+#include "record/qmp_message.hpp"
 #include "trace/record.hpp"
 
 namespace vmwhy::vm_iowatch {
@@ -19,25 +19,6 @@ using std::chrono::milliseconds;
 
 /// A healthy file system answers within microseconds; a slow network within this.
 constexpr milliseconds kReachDeadline{1000};
-constexpr std::size_t kMessageLimit = 1u << 20;
-
-trace::QmpKind kind_of(qmp::MessageKind kind) {
-  switch (kind) {
-    case qmp::MessageKind::greeting:
-      return trace::QmpKind::greeting;
-    case qmp::MessageKind::event:
-      return trace::QmpKind::event;
-    case qmp::MessageKind::command:
-      return trace::QmpKind::command;
-    case qmp::MessageKind::return_:
-      return trace::QmpKind::return_;
-    case qmp::MessageKind::error:
-      return trace::QmpKind::error;
-    case qmp::MessageKind::unparsable:
-      break;
-  }
-  return trace::QmpKind::unparsable;
-}
 
 bool other_mount_namespace(std::uint32_t pid) {
   struct stat own {
@@ -112,17 +93,7 @@ void Vm::record_link(trace::QmpLinkState state, const std::string& detail) {
 }
 
 void Vm::on_traffic(const qmp::Traffic& traffic) {
-  trace::QmpMessage message{};
-  message.sent_ns = traffic.sent_ns;
-  message.wall_us = traffic.wall_us;
-  message.kind = static_cast<std::uint32_t>(kind_of(traffic.kind));
-  std::string text = record::mask_secrets(traffic.json);
-  if (text.size() > kMessageLimit) {
-    message.cut_bytes = static_cast<std::uint32_t>(text.size() - kMessageLimit);
-    text.resize(kMessageLimit);
-  }
-  context_.recorder.add(
-      trace::make_record(traffic.time_ns, id_, message, trace::join_text({traffic.command, text})));
+  context_.recorder.add(record::qmp_message(id_, traffic));
 }
 
 std::vector<std::string> Vm::paths() const {

@@ -3,15 +3,13 @@
 
 #include <algorithm>
 
+#include "record/qmp_message.hpp"
 #include "trace/tap_records.hpp"
 
 namespace vmwhy::tap {
 namespace {
 
 using Kind = qmp::proto::Overheard::Kind;
-
-/// More of a message is not kept: a reply of megabytes is a listing that no verdict needs to its end.
-constexpr std::size_t kMessageLimit = 1u << 20;
 
 trace::QmpKind kind_of(Kind kind) {
   switch (kind) {
@@ -48,7 +46,7 @@ trace::OwnedRecord message_record(std::uint32_t vm, std::uint32_t link, const qm
   out.wall_us = message.kind == Kind::event ? message.wall_us : -1;
   out.kind = static_cast<std::uint32_t>(kind_of(message.kind));
   out.link = link;
-  const std::size_t kept = std::min(json.size(), kMessageLimit);
+  const std::size_t kept = std::min(json.size(), record::kMessageLimit);
   out.cut_bytes = static_cast<std::uint32_t>(json.size() - kept);
   return trace::make_record(message.time_ns, vm, out,
                             trace::join_text({message.command, std::string_view(json).substr(0, kept)}));
