@@ -182,5 +182,26 @@ TEST_F(StallsOfQemu, AStoppedGuestHasNoStallsButThoseOfTheHost) {
   }
 }
 
+TEST_F(StallsOfQemu, AVcpuThatIsNotThereIsRefused) {
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "idle.bin"});
+  ChildProcess run(ChildProcess::Options{
+      .args = {binary("kvm-stalls"), "-p", std::to_string(vm.pid()), "--vcpu", "99", "-d", "10m"}});
+  const auto status = run.wait();
+  ASSERT_TRUE(status);
+  EXPECT_EQ(status->code, 1);
+  EXPECT_NE(run.err().find("no thread of the vCPUs of --vcpu"), std::string::npos) << run.err();
+}
+
+TEST_F(StallsOfQemu, SaysWhereItDoesNotKnowTheVcpus) {
+  const TempDir dir;
+  // The later -name wins: QEMU leaves its threads' names alone.
+  QemuProcess vm(dir, {.boot = "idle.bin", .args = {"-name", "plain,debug-threads=off"}});
+  Stalls run(dir, vm, {"-d", "1s"});
+  const json::object document = run.finish_by_itself();
+  EXPECT_EQ(thread_of(document, "vcpu"), nullptr);
+  EXPECT_NE(json::serialize(document.at("notes")).find("are vCPUs is not known"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace vmwhy::test
