@@ -11,6 +11,8 @@
 #include "tests/support/loop_device.hpp"
 #include "tests/support/mount.hpp"
 #include "tests/support/qemu.hpp"
+#include "trace/reader.hpp"
+#include "trace/records.hpp"
 #include "watcher.hpp"
 
 namespace vmwhy::test {
@@ -29,6 +31,25 @@ bool guest_is_stuck(const QemuProcess& vm) {
   });
 }
 
+/// The watcher's own first questions about block nodes are answered: asked while attributes hang they would
+/// be the trap that the test is about.
+bool asked_about_nodes(const Watcher& watch) {
+  return wait_until([&] {
+    const auto reader = trace::Reader::open(watch.trace());
+    bool answered = false;
+    if (reader) {
+      (*reader)->for_each([&](const trace::RecordView& record) {
+        answered =
+            answered ||
+            (record.header.type == static_cast<std::uint16_t>(trace::RecordType::qmp_message) &&
+             record.as<trace::QmpMessage>().kind == static_cast<std::uint32_t>(trace::QmpKind::return_) &&
+             record.text.starts_with("query-named-block-nodes"));
+      });
+    }
+    return answered;
+  });
+}
+
 // query-block makes QEMU's main thread stat the image: on such a file system it would freeze the VM for good.
 // A watcher must find out first, and not ask.
 TEST(StorageHang, WatcherDoesNotFreezeAVmWhoseFileSystemHangs) {
@@ -40,6 +61,7 @@ TEST(StorageHang, WatcherDoesNotFreezeAVmWhoseFileSystemHangs) {
   vm.cont();
   ASSERT_TRUE(wait_until([&] { return vm.serial() == "G"; }));
   Watcher watch(dir, {&vm});
+  ASSERT_TRUE(asked_about_nodes(watch));
   fuse.hang_attributes();
   vm.stop();
   const auto incident = watch.incident("pause");

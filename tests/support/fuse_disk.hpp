@@ -22,7 +22,7 @@ class FuseDisk {
 
   std::string file() const;
 
-  /// From now on such requests are taken and not answered, until let_go().
+  /// From now on such requests are taken and not answered, until let_go(), or for two minutes.
   void hang_attributes();  ///< stat and statfs
   void hang_data();        ///< read, write, fsync
   void let_go();
