@@ -241,7 +241,7 @@ TEST(KvmExitsRun, RefusesAProcessThatIsNoQemu) {
   VMWHY_NEEDS(bpf);
   VMWHY_NEEDS(kvm_events);
   const Outcome outcome = call({"-p", std::to_string(::getpid()), "-d", "1s"});
-  EXPECT_EQ(outcome.code, cli::kFailed);
+  EXPECT_EQ(outcome.code, cli::kEnvironment);
   EXPECT_THAT(outcome.err, AllOf(HasSubstr(std::to_string(::getpid())), HasSubstr("QEMU")));
 }
 

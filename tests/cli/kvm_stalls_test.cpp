@@ -69,7 +69,7 @@ TEST(KvmStallsOptions, EndsHelpWithExamples) {
 TEST(KvmStallsRun, RefusesAProcessThatIsNoQemu) {
   VMWHY_NEEDS(bpf);
   const Outcome outcome = call({"-p", std::to_string(::getpid()), "-d", "1s"});
-  EXPECT_EQ(outcome.code, cli::kFailed);
+  EXPECT_EQ(outcome.code, cli::kEnvironment);
   EXPECT_THAT(outcome.err, HasSubstr(std::to_string(::getpid())));
 }
 

@@ -56,7 +56,7 @@ TEST(QmpTapOptions, SaysWhatIsWrong) {
 
 TEST(QmpTap, SaysThatAProcessIsNoQemu) {
   const test::Output outcome = test::run_program({test::binary("qmp-tap"), "-p", "1"});
-  EXPECT_EQ(outcome.status.code, cli::kFailed);
+  EXPECT_EQ(outcome.status.code, cli::kEnvironment);
   EXPECT_THAT(outcome.err, HasSubstr("qmp-call --list"));
   EXPECT_EQ(outcome.out, "");
 }

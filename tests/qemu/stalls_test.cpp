@@ -189,7 +189,7 @@ TEST_F(StallsOfQemu, AVcpuThatIsNotThereIsRefused) {
       .args = {binary("kvm-stalls"), "-p", std::to_string(vm.pid()), "--vcpu", "99", "-d", "10m"}});
   const auto status = run.wait();
   ASSERT_TRUE(status);
-  EXPECT_EQ(status->code, 1);
+  EXPECT_EQ(status->code, 3);
   EXPECT_NE(run.err().find("no thread of the vCPUs of --vcpu"), std::string::npos) << run.err();
 }
 

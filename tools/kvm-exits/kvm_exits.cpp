@@ -99,14 +99,14 @@ int Session::prepare() {
   auto targets = find_targets(options_);
   if (!targets) {
     err_ << "kvm-exits: " << to_string(targets.error()) << "\n";
-    return cli::kFailed;
+    return cli::kEnvironment;
   }
   targets_ = std::move(*targets);
   if (!options_.output.empty()) {
     auto trace = TraceOut::create(options_, environment_);
     if (!trace) {
       err_ << "kvm-exits: " << to_string(trace.error()) << "\n";
-      return cli::kFailed;
+      return cli::kEnvironment;
     }
     trace_ = std::move(*trace);
     trace_->begin();

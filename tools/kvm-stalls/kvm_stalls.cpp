@@ -108,7 +108,7 @@ int Session::prepare() {
     return fail("thread ids of this PID namespace are not the kernel's; run on the host", cli::kEnvironment);
   isa_ = static_cast<std::uint32_t>(environment.isa);
   const auto vms = find_vms(options_);
-  if (!vms) return fail(to_string(vms.error()), cli::kFailed);
+  if (!vms) return fail(to_string(vms.error()), cli::kEnvironment);
   bpf::StallsOptions want;
   std::size_t threads = kSpareThreads;
   for (const qmp::QemuProcess& vm : *vms) threads += vm.threads.size();
@@ -124,7 +124,7 @@ int Session::prepare() {
   ring_ = std::move(*ring);
   if (!options_.output.empty()) {
     auto trace = TraceOut::create(options_);
-    if (!trace) return fail(to_string(trace.error()), cli::kFailed);
+    if (!trace) return fail(to_string(trace.error()), cli::kEnvironment);
     trace_ = std::move(*trace);
   }
   began_ns_ = last_ns_ = clock::now_ns();
@@ -136,7 +136,7 @@ int Session::prepare() {
     return fail(
         "no thread of the vCPUs of --vcpu was found; threads are told by their names, which QEMU gives "
         "with -name debug-threads=on",
-        cli::kFailed);
+        cli::kEnvironment);
   ring_->start(io_);
   return cli::kOk;
 }

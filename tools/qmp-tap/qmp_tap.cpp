@@ -116,7 +116,7 @@ bool Session::find_targets() {
 }
 
 int Session::prepare() {
-  if (!find_targets()) return cli::kFailed;
+  if (!find_targets()) return cli::kEnvironment;
   tap::Options want;
   want.follow = follows();
   want.ring_bytes = options_.ring_mb << 20;
@@ -130,7 +130,7 @@ int Session::prepare() {
     auto trace = TraceOut::create(options_, tap_->form());
     if (!trace) {
       err_ << "qmp-tap: " << printable(to_string(trace.error())) << "\n";
-      return cli::kFailed;
+      return cli::kEnvironment;
     }
     trace_ = std::move(*trace);
     trace_->begin();
