@@ -688,7 +688,7 @@ int look_at_tasks(struct bpf_iter__task* ctx) {
   if (!task->on_cpu) {
     struct sleeper of = {};
     read_sleeper(&of, task, state, (const void*)bpf_task_pt_regs(task));
-    now_is = state ? (u32)sleep_state(t, &of) : STALLS_WAITING;
+    now_is = state ? (u32)sleep_state(t, &of) : task_throttled(task) ? STALLS_THROTTLED : STALLS_WAITING;
   }
   t->block.state = now_is;
   /* An event that comes in between knows better. */

@@ -12,8 +12,8 @@
 #include "trace/record.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static constexpr std::uint16_t kTypes[] = {1,  2,  3,  4,  16, 17, 32, 33, 34,
-                                             48, 49, 50, 51, 52, 53, 54, 55, 99};
+  static constexpr std::uint16_t kTypes[] = {1,  2,  3,  4,  16, 17, 32, 33, 34, 48, 49,
+                                             50, 51, 52, 53, 54, 55, 99, 88, 89, 90};
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   vmwhy::causes::Analysis analysis;
   std::uint64_t time_ns = 1'000'000'000'000;

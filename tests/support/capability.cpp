@@ -126,6 +126,17 @@ std::string probe_cpu_quota() {
   return "";
 }
 
+// A child that wants more memory than its group may have is killed.
+std::string probe_memory_limit() {
+  const MemoryLimit group(16u << 20);
+  ChildProcess child({.args = {"sh", "-c", "read line; x=$(head -c 64000000 /dev/zero | tr '\\0' x); exit 0"},
+                      .stdin_pipe = true});
+  group.add(child.pid());
+  child.write("go\n");
+  const auto status = child.wait();
+  return status && status->signal == SIGKILL ? "" : "a child that took more than its limit was not killed";
+}
+
 // A child of ours traces another child, as a debugger would trace a QEMU it did not start.
 std::string probe_ptrace() {
   const ChildProcess target({"sleep", "1000"});
@@ -232,6 +243,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"freezer_v1", [] { return probe_freezer(Freezer::Version::v1); }},
       {"freezer_v2", [] { return probe_freezer(Freezer::Version::v2); }},
       {"cpu_quota", probe_cpu_quota},
+      {"memory_limit", probe_memory_limit},
       {"ptrace", probe_ptrace},
       {"qemu",
        [] {

@@ -116,6 +116,12 @@ void Freezer::thaw() const {
 
 namespace {
 
+std::string hierarchy_of(std::string_view controller) {
+  std::string out = hierarchy(Freezer::Version::v1, controller);
+  if (out.empty()) fail(ENOENT, "no hierarchy of the controller " + std::string(controller));
+  return out;
+}
+
 void empty_and_remove(const std::string& parent, const std::string& path) {
   try {
     std::istringstream members(read_file(path + "/cgroup.procs"));
@@ -126,19 +132,24 @@ void empty_and_remove(const std::string& parent, const std::string& path) {
   wait_until(deadline_in(5s), [&] { return ::rmdir(path.c_str()) == 0 || errno == ENOENT; });
 }
 
-}  // namespace
-
-CpuQuota::CpuQuota(int quota_us, int period_us) : parent_(hierarchy(Freezer::Version::v1, "cpu")) {
-  if (parent_.empty()) fail(ENOENT, "no cpu hierarchy");
+// A group of the test's own; those of test processes that were killed go.
+std::string make_group(const std::string& parent) {
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(parent_, ignored)) {
+  for (const auto& entry : std::filesystem::directory_iterator(parent, ignored)) {
     const std::string name = entry.path().filename();
     const int owner = name.starts_with(kPrefix) ? std::atoi(name.c_str() + kPrefix.size()) : 0;
-    if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH) empty_and_remove(parent_, entry.path());
+    if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH) empty_and_remove(parent, entry.path());
   }
   static std::atomic<int> count = 0;
-  path_ = parent_ + "/" + std::string(kPrefix) + std::to_string(::getpid()) + "-" + std::to_string(++count);
-  if (::mkdir(path_.c_str(), 0755) != 0) fail(errno, "mkdir " + path_);
+  std::string path =
+      parent + "/" + std::string(kPrefix) + std::to_string(::getpid()) + "-" + std::to_string(++count);
+  if (::mkdir(path.c_str(), 0755) != 0) fail(errno, "mkdir " + path);
+  return path;
+}
+
+}  // namespace
+
+CpuQuota::CpuQuota(int quota_us, int period_us) : parent_(hierarchy_of("cpu")), path_(make_group(parent_)) {
   try {
     put(path_ + "/cpu.cfs_period_us", std::to_string(period_us));
     put(path_ + "/cpu.cfs_quota_us", std::to_string(quota_us));
@@ -153,6 +164,23 @@ CpuQuota::~CpuQuota() {
 }
 
 void CpuQuota::add(pid_t pid) const {
+  put(path_ + "/cgroup.procs", std::to_string(pid));
+}
+
+MemoryLimit::MemoryLimit(std::uint64_t bytes) : parent_(hierarchy_of("memory")), path_(make_group(parent_)) {
+  try {
+    put(path_ + "/memory.limit_in_bytes", std::to_string(bytes));
+  } catch (...) {
+    empty_and_remove(parent_, path_);
+    throw;
+  }
+}
+
+MemoryLimit::~MemoryLimit() {
+  empty_and_remove(parent_, path_);
+}
+
+void MemoryLimit::add(pid_t pid) const {
   put(path_ + "/cgroup.procs", std::to_string(pid));
 }
 

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 
 namespace vmwhy::test {
@@ -41,6 +42,23 @@ class CpuQuota {
   ~CpuQuota();  ///< Moves what is left to the parent group, removes the group.
 
   void add(pid_t pid) const;
+
+ private:
+  std::string parent_, path_;
+};
+
+/// A cgroup of a test's own with a memory limit, in hierarchy v1's memory controller. What its members take
+/// from then on counts. Removed when the test ends.
+class MemoryLimit {
+ public:
+  /// @throws std::system_error, also where the machine has no such hierarchy, or limits are not to be set.
+  explicit MemoryLimit(std::uint64_t bytes);
+  MemoryLimit(const MemoryLimit&) = delete;
+  MemoryLimit& operator=(const MemoryLimit&) = delete;
+  ~MemoryLimit();  ///< Moves what is left to the parent group, removes the group.
+
+  void add(pid_t pid) const;
+  const std::string& path() const { return path_; }
 
  private:
   std::string parent_, path_;

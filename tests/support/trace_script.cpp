@@ -13,6 +13,8 @@
 #include <map>
 #include <sstream>
 
+#include "core/text.hpp"
+#include "stalls/times.hpp"
 #include "tests/support/io_names.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "trace/writer.hpp"
@@ -305,6 +307,69 @@ OwnedRecord kvm_exits(const Line& line) {
                             trace::join_text({line.text, "", line.value("device")}));
 }
 
+std::vector<std::string> parts(const std::string& text, char separator) {
+  std::vector<std::string> out;
+  for (const std::string_view part : split(text, separator)) out.emplace_back(part);
+  return out;
+}
+
+stalls::State state_named(const std::string& name) {
+  for (std::uint32_t i = 0; i < stalls::kStates; ++i)
+    if (stalls::name_of(static_cast<stalls::State>(i)) == name) return static_cast<stalls::State>(i);
+  return stalls::State::unknown;
+}
+
+OwnedRecord stall(const Line& line) {
+  stalls::Stall s;
+  s.record.length_ns = span(line.number("length"));
+  s.record.role = named(line.word(0), {{"other", 0}, {"main", 1}, {"vcpu", 2}, {"iothread", 3}});
+  const stalls::State state = state_named(line.value("state"));
+  std::uint64_t rest = s.record.length_ns;
+  if (line.has("also")) {
+    const std::vector<std::string> also = parts(line.value("also"), ':');
+    const std::uint64_t part = span(std::strtod(also.back().c_str(), nullptr));
+    s.times[static_cast<std::size_t>(state_named(also.front()))] += part;
+    rest -= part;
+  }
+  s.times[static_cast<std::size_t>(state)] += rest;
+  s.record.times = stalls::from_array(s.times);
+  s.record.state = static_cast<std::uint32_t>(state);
+  s.record.pid = 4242;
+  s.record.tid = static_cast<std::uint32_t>(line.number("tid", line.word(0) == "main" ? 4242 : 4250));
+  s.record.vcpu = static_cast<std::int32_t>(line.number("vcpu", line.word(0) == "vcpu" ? 0 : -1));
+  s.record.cpu = static_cast<std::uint32_t>(line.number("cpu"));
+  s.record.exit_code = UINT32_MAX;
+  s.record.user_code = s.record.syscall = -1;
+  if (line.value("ongoing") == "yes") s.record.flags |= trace::kStallOngoing;
+  s.comm = line.word(0) == "vcpu" ? "CPU 0/KVM" : "qemu-system-x86";
+  s.call = line.value("call");
+  s.descriptor = line.value("path");
+  s.wchan = line.value("wchan");
+  if (!s.call.empty()) s.record.block_ns = rest;
+  if (line.has("culprit")) {
+    for (const std::string& one : parts(line.value("culprit"), ',')) {
+      const std::vector<std::string> fields = parts(one, ':');
+      if (fields.size() != 3) continue;
+      const auto pid = static_cast<std::uint32_t>(std::strtoul(fields[1].c_str(), nullptr, 10));
+      s.culprits.push_back({span(std::strtod(fields[2].c_str(), nullptr)), pid, pid, fields[0]});
+    }
+  }
+  if (!line.text.empty()) s.kernel_stack = parts(line.text, ' ');
+  return trace::make_record(at(line.time), line.vm(), s.record, stalls::stall_text(s));
+}
+
+OwnedRecord signal(const Line& line) {
+  trace::ProcessSignal s{};
+  const std::vector<std::string> sender = parts(line.value("sender", "bash:999"), ':');
+  s.pid = s.tid = 4242;
+  s.what = line.word(0) == "victim" ? 2 : 1;
+  s.signal = std::atoi(line.word(0).c_str());
+  s.code = static_cast<std::int32_t>(line.number("code"));
+  s.sender_pid = s.sender_tid = static_cast<std::uint32_t>(std::strtoul(sender.back().c_str(), nullptr, 10));
+  s.sender_uid = static_cast<std::uint32_t>(line.number("uid"));
+  return trace::make_record(at(line.time), line.vm(), s, sender.front());
+}
+
 OwnedRecord thread(const Line& line) {
   trace::ThreadState t{};
   t.pid = 4242;
@@ -358,10 +423,15 @@ OwnedRecord sensor(const Line& line) {
 OwnedRecord cgroup(const Line& line) {
   trace::CgroupState c{};
   c.memory_max_bytes = line.bytes("max", UINT64_MAX);
-  c.quota_us = -1;
+  c.quota_us = static_cast<std::int64_t>(line.number("quota", -1));
+  c.period_us = static_cast<std::uint64_t>(line.number("period"));
+  c.throttled_us = static_cast<std::uint64_t>(line.number("throttled"));
+  c.throttled_periods = static_cast<std::uint64_t>(line.number("periods"));
   c.freezer = named(line.word(0), {{"thawed", 1}, {"freezing", 2}, {"frozen", 3}});
   c.version = static_cast<std::uint32_t>(line.number("version", 2));
-  return trace::make_record(at(line.time), line.vm(), c, line.value("path", "/machine/web1"));
+  return trace::make_record(
+      at(line.time), line.vm(), c,
+      trace::join_text({line.value("path", "/machine/web1"), line.value("cpu"), line.value("memory")}));
 }
 
 OwnedRecord collected(const Line& line) {
@@ -414,6 +484,10 @@ bool make(const Line& line, OwnedRecord& out) {
     out = kvm_failure(line);
   else if (type == "kvm-exits")
     out = kvm_exits(line);
+  else if (type == "stall")
+    out = stall(line);
+  else if (type == "signal")
+    out = signal(line);
   else if (type == "thread")
     out = thread(line);
   else if (type == "seen")

@@ -15,7 +15,8 @@
 //                            path-differs, sys-missing, unreachable, read-only, no-fd) waited=SECONDS
 //   process LETTER           tracer=PID tracer_comm=   thread LETTER  tid= role= vcpu= wchan= stack= file=
 //   cpu=
-//                            switches=                 cgroup STATE   path= version=
+//                            switches=                 cgroup STATE   path= cpu= memory= (its paths in those
+//                            hierarchies) version= max= quota= period= throttled= (µs) periods=
 //   io failed|short|slow|under_way  op= call= fd= ino= block=MAJ:MIN offset= length= errno=NAME done=BYTES
 //                            took=SECONDS tid= path=
 //   block_failure            disk= op= sector= length= errno=NAME status= block=MAJ:MIN
@@ -25,6 +26,9 @@
 //   clock                    realtime=SECONDS (offset against the trace's begin)
 //   kvm-failure internal-error|fail-entry  detail= last= vcpu= -- text
 //   kvm-exits kvm|userspace|pio|mmio  code= count= total=SECONDS qemu=SECONDS window=SECONDS vcpu= halt=yes
+//   stall main|vcpu|iothread|other  length=SECONDS state=NAME also=NAME:SECONDS (of the rest) tid= vcpu= cpu=
+//                            ongoing=yes call= path= wchan= culprit=COMM:PID:SECONDS,… -- stack, by spaces
+//   signal NUMBER|victim     sender=COMM:PID uid= code=
 //   -- reason loss COUNT source=       watch begin|end
 //
 // vm=N names another VM than 1. Unless the first line is `bare`, a script begins with a clock snapshot, the

@@ -189,6 +189,17 @@ TEST(HostCgroup, TakesTheTightestLimitUpToTheRootInVersionTwo) {
   EXPECT_EQ(record.text, "/slice/vm");
 }
 
+TEST(HostCgroup, NamesTheGroupsOfControllersThatHaveTheirOwn) {
+  const test::TempDir dir;
+  put(dir, "9/cgroup", "7:memory:/m\n6:freezer:/ice\n4:cpu:/c/a\n");
+  CgroupMounts mounts;
+  for (const char* controller : {"memory", "freezer", "cpu"}) mounts.v1[controller] = dir / controller;
+  const auto record = CgroupWatch(9, mounts, dir.path().string()).record(0, 0);
+  EXPECT_EQ(trace::text_field(record.text, 0), "/ice");
+  EXPECT_EQ(trace::text_field(record.text, 1), "/c/a");
+  EXPECT_EQ(trace::text_field(record.text, 2), "/m");
+}
+
 TEST(HostCgroup, NoticesThatAProcessWasMovedIntoAFrozenGroup) {
   const test::TempDir dir;
   put(dir, "fr/a/freezer.state", "THAWED\n");

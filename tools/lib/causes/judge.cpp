@@ -8,6 +8,7 @@
 #include <map>
 
 #include "causes/rule.hpp"
+#include "causes/rules/threads.hpp"
 #include "core/text.hpp"
 #include "timeline/json_read.hpp"
 #include "timeline/windows.hpp"
@@ -125,6 +126,8 @@ std::string unknown_summary(const Case& c) {
       return fmt::format("paused in run state '{}', and nothing that was seen says why",
                          c.run_state.empty() ? "not known" : c.run_state);
     case Kind::stall:
+      if (const ThreadStalls threads = thread_stalls_of(c); !threads.list.empty())
+        return stalls::sentence(threads.list.front());
       return "it does not get on, and nothing that was seen says why";
     case Kind::exit:
       return "QEMU ended, and nothing that was seen says how";
@@ -144,6 +147,11 @@ void fill_unknown(const Case& c, Verdict& verdict) {
         {"who paused it",
          "a stop with a cont, and a savevm, look the same when they are this short: see the log "
          "of whoever manages the VM"});
+  }
+  const ThreadStalls threads = thread_stalls_of(c);
+  for (std::size_t i = 0; i < threads.list.size() && i < 3; ++i) {
+    verdict.evidence.push_back(stall_evidence(threads.list[i]));
+    add_stack(threads.list[i], verdict.evidence);
   }
   // What else QEMU said around it.
   std::size_t listed = 0;

@@ -117,7 +117,7 @@ CgroupMounts find_cgroup_mounts(const std::string& proc) {
 
 CgroupPlace locate_cgroup(std::string_view cgroup, const CgroupMounts& mounts) {
   CgroupPlace out;
-  std::string unified_path, freezer_path, memory_path;
+  std::string unified_path, freezer_path;
   const auto v1_mount = [&](std::string_view controller) {
     const auto found = mounts.v1.find(std::string(controller));
     return found == mounts.v1.end() ? std::string() : found->second;
@@ -136,14 +136,14 @@ CgroupPlace locate_cgroup(std::string_view cgroup, const CgroupMounts& mounts) {
     for (const std::string_view controller : split(controllers, ',')) {
       const std::string folder = folder_of(v1_mount(controller), path);
       if (folder.empty()) continue;
-      if (controller == "memory") out.memory = folder, out.memory_is_v1 = true, memory_path = path;
-      if (controller == "cpu") out.cpu = folder, out.cpu_is_v1 = true;
+      if (controller == "memory") out.memory = folder, out.memory_is_v1 = true, out.memory_path = path;
+      if (controller == "cpu") out.cpu = folder, out.cpu_is_v1 = true, out.cpu_path = path;
       if (controller == "freezer") out.freezer_v1 = folder, freezer_path = path;
     }
   }
-  if (out.memory.empty()) out.memory = out.unified;
-  if (out.cpu.empty()) out.cpu = out.unified;
-  for (const std::string* path : {&unified_path, &freezer_path, &memory_path})
+  if (out.memory.empty()) out.memory = out.unified, out.memory_path = unified_path;
+  if (out.cpu.empty()) out.cpu = out.unified, out.cpu_path = unified_path;
+  for (const std::string* path : {&unified_path, &freezer_path, &out.memory_path})
     if (out.path.size() <= 1 && !path->empty()) out.path = *path;
   return out;
 }
@@ -184,7 +184,10 @@ trace::OwnedRecord CgroupWatch::record(std::uint64_t time_ns, std::uint32_t vm) 
   out.freezer = static_cast<std::uint32_t>(freezer());
   read_memory(place_, mount(place_.memory_is_v1, "memory"), out);
   read_cpu(place_, mount(place_.cpu_is_v1, "cpu"), out);
-  return trace::make_record(time_ns, vm, out, place_.path);
+  if (place_.cpu_path == place_.path && place_.memory_path == place_.path)
+    return trace::make_record(time_ns, vm, out, place_.path);
+  return trace::make_record(time_ns, vm, out,
+                            trace::join_text({place_.path, place_.cpu_path, place_.memory_path}));
 }
 
 }  // namespace vmwhy::host

@@ -27,6 +27,7 @@ CgroupMounts find_cgroup_mounts(const std::string& proc = "/proc");
 struct CgroupPlace {
   std::string path;  ///< What a person would call it: the v2 path, or the v1 freezer's, or memory's.
   std::string unified, memory, cpu;
+  std::string cpu_path, memory_path;  ///< As /proc/PID/cgroup has them.
   std::string
       freezer_v1;  ///< In a hybrid a process can be frozen by either hierarchy: `unified` is the other.
   bool memory_is_v1 = false, cpu_is_v1 = false;

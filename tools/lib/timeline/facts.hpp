@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "trace/records.hpp"
+#include "trace/thread_records.hpp"
 
 namespace vmwhy::timeline {
 
@@ -119,6 +119,7 @@ struct Cgroup {
   std::uint64_t time_ns = 0;
   trace::CgroupState state{};
   std::string path;
+  std::string cpu_path, memory_path;  ///< Empty: the same.
 };
 
 struct KernelLine {
@@ -174,6 +175,21 @@ struct KvmExits {
   std::uint64_t time_ns = 0;
   trace::KvmExitSummary sum{};
   std::string reason;
+};
+
+/// A thread did not get on, until time_ns. `text` is the record's.
+struct ThreadStall {
+  std::uint64_t time_ns = 0;
+  trace::ThreadStall stall{};
+  std::string text;
+
+  std::uint64_t begin_ns() const { return time_ns > stall.length_ns ? time_ns - stall.length_ns : 0; }
+};
+
+struct ProcessSignal {
+  std::uint64_t time_ns = 0;
+  trace::ProcessSignal signal{};
+  std::string sender;
 };
 
 struct SensorState {

@@ -95,7 +95,8 @@ void add_node_file(VmTracks& vm, const trace::RecordView& record) {
 }
 
 const Cgroup& add_cgroup(VmTracks& vm, const trace::RecordView& record) {
-  return vm.cgroups.add({record.header.time_ns, record.as<trace::CgroupState>(), field(record, 0)});
+  return vm.cgroups.add({record.header.time_ns, record.as<trace::CgroupState>(), field(record, 0),
+                         field(record, 1), field(record, 2)});
 }
 
 void add_log_tail(VmTracks& vm, const trace::RecordView& record) {
@@ -118,6 +119,15 @@ const KvmExits& add_kvm_exits(VmTracks& vm, const trace::RecordView& record) {
   // An address says more with the device that answers there.
   if (const std::string device = field(record, 2, 160); !device.empty()) reason += " (" + device + ")";
   return vm.kvm_exits.add({record.header.time_ns, record.as<trace::KvmExitSummary>(), std::move(reason)});
+}
+
+const ThreadStall& add_thread_stall(VmTracks& vm, const trace::RecordView& record) {
+  return vm.thread_stalls.add(
+      {record.header.time_ns, record.as<trace::ThreadStall>(), std::string(record.text.substr(0, 16384))});
+}
+
+void add_process_signal(VmTracks& vm, const trace::RecordView& record) {
+  vm.signals.add({record.header.time_ns, record.as<trace::ProcessSignal>(), field(record, 0, 64)});
 }
 
 void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record) {

@@ -17,6 +17,8 @@ const Cgroup& add_cgroup(VmTracks& vm, const trace::RecordView& record);
 void add_log_tail(VmTracks& vm, const trace::RecordView& record);
 const KvmFailure& add_kvm_failure(VmTracks& vm, const trace::RecordView& record);
 const KvmExits& add_kvm_exits(VmTracks& vm, const trace::RecordView& record);
+const ThreadStall& add_thread_stall(VmTracks& vm, const trace::RecordView& record);
+void add_process_signal(VmTracks& vm, const trace::RecordView& record);
 
 /// A pressure record of a VM's cgroup, or of the host.
 void add_pressure(Bounded<Pressure>& list, const trace::RecordView& record);

@@ -26,6 +26,14 @@ enum class Topic {
   kvm_failure,   ///< KVM could not go on with a vCPU; whether the VM is paused, QMP says.
   exit_storm,    ///< A vCPU spends its time leaving the guest.
   storage_slow,  ///< Storage requests take long, one after the other, and go well.
+
+  // Threads of QEMU did not get on for longer than the recorder's threshold, by what took most of that time.
+  // Threads that a signal, a tracer or the freezer stopped are a `stall`.
+  thread_waits,      ///< Ready, and not on a CPU.
+  thread_throttled,  ///< Ready, and the CPU quota used up.
+  thread_memory,     ///< In reclaim, or asleep for memory.
+  thread_blocked,    ///< Asleep in a lock, or in a system call.
+  thread_busy,       ///< In KVM or in QEMU, and not in the guest.
 };
 
 /// Why a stall is open; it closes when none is left.

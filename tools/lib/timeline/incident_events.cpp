@@ -4,6 +4,7 @@
 
 #include "timeline/incidents.hpp"
 #include "timeline/json_read.hpp"
+#include "timeline/thread_topic.hpp"
 #include "timeline/windows.hpp"
 
 namespace vmwhy::timeline {
@@ -21,8 +22,10 @@ void Incidents::fold(std::uint32_t vm, Topic topic, const std::string& trigger, 
     return;
   }
   if (same != nullptr) close(*same, same->last_ns, "", true);
-  // A vCPU that KVM gave up on does not get on; whatever else is folded does not stop the VM.
-  open(vm, topic, topic == Topic::kvm_failure ? Kind::stall : Kind::event, trigger, time_ns, now_ns);
+  // A vCPU that KVM gave up on, or a thread that stalls, does not get on; whatever else is folded does not
+  // stop the VM.
+  const bool stall = topic == Topic::kvm_failure || is_thread_topic(topic);
+  open(vm, topic, stall ? Kind::stall : Kind::event, trigger, time_ns, now_ns);
   ticking_.insert(vm);
 }
 

@@ -7,6 +7,15 @@
 #include "trace/waits.hpp"
 
 namespace vmwhy::timeline {
+namespace {
+
+/// Repeated facts of one sort are one incident, which only time closes.
+constexpr Topic kFolded[] = {Topic::guest_event,      Topic::memory_failure, Topic::io_reported,
+                             Topic::migration_failed, Topic::kvm_failure,    Topic::exit_storm,
+                             Topic::storage_slow,     Topic::thread_waits,   Topic::thread_throttled,
+                             Topic::thread_memory,    Topic::thread_blocked, Topic::thread_busy};
+
+}  // namespace
 
 void Incidents::set_stall(std::uint32_t vm, StallReason reason, std::string trigger, std::uint64_t begin_ns,
                           std::uint64_t now_ns) {
@@ -164,9 +173,8 @@ void Incidents::tick(const std::map<std::uint32_t, VmTracks>& vms, std::uint64_t
     State& state = states_[id];
     tick_vm(vm->second, state, now_ns);
     bool waits = state.closed_ns != 0 || !state.hung.empty();
-    for (Topic topic : {Topic::pause_loop, Topic::reset_loop, Topic::guest_event, Topic::memory_failure,
-                        Topic::io_reported, Topic::migration_failed})
-      waits = waits || open_of(id, topic) != nullptr;
+    for (Topic topic : {Topic::pause_loop, Topic::reset_loop}) waits = waits || open_of(id, topic) != nullptr;
+    for (Topic topic : kFolded) waits = waits || open_of(id, topic) != nullptr;
     at = waits ? std::next(at) : ticking_.erase(at);
   }
 }
@@ -193,8 +201,7 @@ void Incidents::tick_vm(const VmTracks& vm, State& state, std::uint64_t now_ns) 
   }
   if (Incident* loop = open_of(vm.id, Topic::reset_loop); loop && now_ns > loop->last_ns + kResetLoopQuiet)
     close(*loop, loop->last_ns, "no further reset");
-  for (Topic topic : {Topic::guest_event, Topic::memory_failure, Topic::io_reported, Topic::migration_failed,
-                      Topic::kvm_failure, Topic::exit_storm, Topic::storage_slow}) {
+  for (Topic topic : kFolded) {
     Incident* event = open_of(vm.id, topic);
     if (event != nullptr && now_ns > event->last_ns + kEventQuiet)
       close(*event, event->last_ns, event->count > 1 ? "no more of it" : "", event->count == 1);

@@ -37,6 +37,7 @@ class Incidents {
   void on_kvm_failure(const VmTracks& vm, const KvmFailure& fact);
   void on_kvm_exits(const VmTracks& vm, const KvmExits& fact);
   void on_request(const VmTracks& vm, const IoRequest& request);
+  void on_thread_stall(const VmTracks& vm, const ThreadStall& fact);
   void on_collected(std::uint32_t vm, std::uint64_t began_ns, std::uint64_t now_ns, std::uint32_t overdue,
                     std::string_view unfinished);
 
@@ -65,6 +66,7 @@ class Incidents {
     std::set<std::uint32_t> hung;
     std::uint64_t hung_seen_ns = 0;
     std::uint64_t stopped_seen_ns = 0;  ///< Latest sample that showed it stopped or frozen.
+    std::uint64_t threads_stopped = 0;  ///< The last incident that threads which were stopped belong to.
     std::uint64_t closed_ns = 0;        ///< A monitor closed, and what that means is not known yet.
     std::uint32_t holder_pid = 0;
     std::deque<std::pair<std::uint64_t, std::uint64_t>> slow;  ///< Begin and end of recent slow requests.
@@ -83,6 +85,7 @@ class Incidents {
   void on_suspend(VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns);
   void on_reset(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns);
   void on_guest_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns);
+  void on_thread_stopped(const VmTracks& vm, const ThreadStall& fact);
   void on_migration_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns);
   void fold(std::uint32_t vm, Topic topic, const QmpEvent& event, std::uint64_t now_ns);
   void fold(std::uint32_t vm, Topic topic, const std::string& trigger, std::uint64_t time_ns,

@@ -85,6 +85,10 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
   VmTracks* vm = track(record);
   if (vm == nullptr) return;
   const std::uint64_t time_ns = record.header.time_ns;
+  // Numbered in thread_records.hpp: no names of the enumeration.
+  if (record.type() == trace::ThreadStall::kType)
+    return incidents_.on_thread_stall(*vm, add_thread_stall(*vm, record));
+  if (record.type() == trace::ProcessSignal::kType) return add_process_signal(*vm, record);
   switch (record.type()) {
     case trace::RecordType::vm_seen:
       add_vm_seen(*vm, record);
@@ -178,6 +182,8 @@ void Timeline::forget() {
     vm.pressures.forget_before(since);
     vm.logs.forget_before(since);
     vm.requests.forget_before(since, 0);
+    vm.thread_stalls.forget_before(since, 0);
+    vm.signals.forget_before(since, 0);
   }
 }
 

@@ -263,7 +263,8 @@ static_assert(sizeof(Pressure) == 64);
 
 enum class FreezerState : std::uint32_t { unknown = 0, thawed = 1, freezing = 2, frozen = 3 };
 
-/// The cgroup of a QEMU process. Text: path.
+/// The cgroup of a QEMU process. Text: path NUL its path in the hierarchy of the cpu controller NUL in that
+/// of memory (both left out where they are the same).
 struct CgroupState {
   static constexpr RecordType kType = RecordType::cgroup_state;
   std::uint64_t memory_current_bytes;

@@ -293,7 +293,7 @@ constexpr RecordInfo kSchema[] = {
     info<ThreadState>("thread_state", "comm, wchan, kernel_stack, file"),
     info<NodeFile>("node_file", "node, path, mount_point, fs_type, mount_source"),
     info<Pressure>("pressure", "cgroup"),
-    info<CgroupState>("cgroup_state", "path"),
+    info<CgroupState>("cgroup_state", "path, cpu_path, memory_path"),
     info<KernelLog>("kernel_log", "line"),
     info<Collected>("collected", "unfinished"),
     info<LogTail>("log_tail", "path, lines"),

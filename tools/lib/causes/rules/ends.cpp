@@ -7,6 +7,7 @@
 #include <csignal>
 
 #include "causes/rules/rules.hpp"
+#include "causes/rules/threads.hpp"
 #include "core/text.hpp"
 #include "timeline/json_read.hpp"
 #include "timeline/windows.hpp"
@@ -129,13 +130,44 @@ Opinion judge_kvm_internal_error(const Case& c) {
   return found(std::move(finding));
 }
 
+namespace {
+
+/// The kernel log was not there, but the OOM killer was seen at work.
+Opinion oom_by_probe(const Case& c, const timeline::ProcessSignal& victim) {
+  Finding finding;
+  finding.confidence = Confidence::proven;
+  finding.summary = fmt::format("the kernel's OOM killer killed QEMU, while {} [{}] asked for memory",
+                                printable(victim.sender, 64), victim.signal.sender_pid);
+  finding.evidence.push_back(signal_evidence(victim));
+  finding.evidence.push_back(end_evidence(*c.vm.ended));
+  if (!c.vm.cgroups.empty() && c.vm.cgroups.back().state.memory_max_bytes != UINT64_MAX) {
+    const timeline::Cgroup& cgroup = c.vm.cgroups.back();
+    const std::string& path = cgroup.memory_path.empty() ? cgroup.path : cgroup.memory_path;
+    finding.details["limit_bytes"] = cgroup.state.memory_max_bytes;
+    finding.details["cgroup"] = path;
+    finding.evidence.push_back(
+        {cgroup.time_ns, "cgroup",
+         fmt::format("{} used {}; its limit, or that of a group above it, is {}", printable(path, 200),
+                     human_bytes(cgroup.state.memory_current_bytes),
+                     human_bytes(cgroup.state.memory_max_bytes))});
+  }
+  finding.not_proved.push_back({"whether a cgroup's limit or the host's memory was used up",
+                                "the kernel log, which says so, was not recorded"});
+  finding.remedy.emplace_back("see the kernel log (dmesg) for the limit that was hit, and leave the VM room");
+  return found(std::move(finding));
+}
+
+}  // namespace
+
 Opinion judge_host_oom_kill(const Case& c) {
   if (!c.is_exit() || !c.vm.ended) return nothing();
   const timeline::KernelLine* line = oom_line(c);
   const timeline::End& end = *c.vm.ended;
   const bool by_kill = end.how == trace::EndHow::signaled && end.status == SIGKILL;
+  const timeline::ProcessSignal* victim = oom_victim(c);
   if (line == nullptr) {
     if (!by_kill) return nothing();
+    if (victim != nullptr) return oom_by_probe(c, *victim);
     const auto& sensors = c.timeline.host().sensors;
     const auto kmsg = sensors.find("kmsg");
     if (kmsg != sensors.end() && kmsg->second.state == trace::SensorState::on)
@@ -174,33 +206,57 @@ Opinion judge_host_oom_kill(const Case& c) {
   return found(std::move(finding));
 }
 
-Opinion judge_qemu_killed(const Case& c) {
-  if (!c.is_exit() || !c.vm.ended) return nothing();
-  const timeline::End& end = *c.vm.ended;
-  const std::string reason = shutdown_reason(c);
-  const std::vector<std::string> lines = lines_with(c.log_text(), "terminating on signal", 4);
-  const bool told = reason == "host-signal";
-  if (end.how != trace::EndHow::signaled && !told) {
-    if (end.how == trace::EndHow::exited && lines.empty())
-      return against("qemu-killed", fmt::format("it ended by itself, with status {}", end.status));
-    if (lines.empty()) return nothing();
-  }
-  Finding finding;
-  finding.confidence = end.how == trace::EndHow::signaled || told ? Confidence::proven : Confidence::likely;
-  int number =
-      end.how == trace::EndHow::signaled ? end.status : number_after(c.log_text(), "terminating on signal");
-  finding.summary = number > 0 ? fmt::format("{} ended QEMU", signal_text(number)) : "a signal ended QEMU";
-  if (number > 0) finding.details["signal"] = number;
-  if (number > 0) finding.details["signal_name"] = signal_text(number);
-  if (told) finding.evidence.push_back(qmp_evidence(*shutdown_of(c)));
+namespace {
+
+/// It exited by itself, nothing tells why, and a signal that asks it to had just come.
+const timeline::ProcessSignal* obeyed_signal(const Case& c) {
+  const bool told = !shutdown_reason(c).empty() || !c.log_text().empty();
+  return c.vm.ended->how == trace::EndHow::exited && !told ? asked_to_end(c) : nullptr;
+}
+
+/// Who sent it: by QEMU's stderr, or by the probe of signals.
+void name_killer(const Case& c, int number, const std::vector<std::string>& lines, Finding& finding) {
+  const timeline::ProcessSignal* signal = number > 0 ? ending_signal(c, number) : nullptr;
   if (!lines.empty()) {
     finding.summary += ": " + lines.back();
     finding.evidence.push_back(log_evidence(*c.log(), lines.back()));
     const int sender = number_after(lines.back(), "from pid");
     if (sender > 0) finding.details["sender_pid"] = sender;
-  } else {
-    finding.not_proved.push_back({"who sent the signal", "signals were not watched"});
+  } else if (signal != nullptr) {
+    finding.summary += ", sent by " + sender_of(*signal);
   }
+  if (signal != nullptr)
+    add_sender(*signal, finding);
+  else if (lines.empty())
+    finding.not_proved.push_back(no_sender(c));
+}
+
+}  // namespace
+
+Opinion judge_qemu_killed(const Case& c) {
+  if (!c.is_exit() || !c.vm.ended) return nothing();
+  const timeline::End& end = *c.vm.ended;
+  const std::vector<std::string> lines = lines_with(c.log_text(), "terminating on signal", 4);
+  const bool told = shutdown_reason(c) == "host-signal";
+  const timeline::ProcessSignal* obeyed = obeyed_signal(c);
+  if (end.how != trace::EndHow::signaled && !told && obeyed == nullptr && lines.empty()) {
+    if (end.how != trace::EndHow::exited) return nothing();
+    return against("qemu-killed", fmt::format("it ended by itself, with status {}", end.status));
+  }
+  Finding finding;
+  finding.confidence = end.how == trace::EndHow::signaled || told ? Confidence::proven : Confidence::likely;
+  const int number = end.how == trace::EndHow::signaled ? end.status
+                     : obeyed != nullptr                ? obeyed->signal.signal
+                                                        : number_after(c.log_text(), "terminating on signal");
+  finding.summary = number > 0 ? fmt::format("{} ended QEMU", signal_text(number)) : "a signal ended QEMU";
+  if (number > 0) finding.details["signal"] = number;
+  if (number > 0) finding.details["signal_name"] = signal_text(number);
+  if (told) finding.evidence.push_back(qmp_evidence(*shutdown_of(c)));
+  name_killer(c, number, lines, finding);
+  if (obeyed != nullptr)
+    finding.not_proved.push_back(
+        {"that it ended because of the signal",
+         "it exited by itself, and its own word for it (stderr, SHUTDOWN) was not recorded"});
   finding.evidence.push_back(end_evidence(end));
   if (number == SIGBUS)
     finding.not_proved.push_back({"what the bus error was",
@@ -218,7 +274,7 @@ Opinion judge_qemu_killed(const Case& c) {
   }
   if (end.core_dumped)
     finding.remedy.emplace_back("a core was dumped: coredumpctl gdb, or the path of kernel.core_pattern");
-  if (number == SIGKILL)
+  if (number == SIGKILL && !finding.details.contains("sender_comm"))
     finding.remedy.emplace_back("see who kills: the management layer's log, a kernel log of the OOM killer");
   if (finding.remedy.empty())
     finding.remedy.emplace_back("ask whoever sent the signal; shutting a host down sends SIGTERM too");
@@ -233,7 +289,7 @@ Opinion judge_qemu_exited(const Case& c) {
   if (oom_line(c) != nullptr && end.how == trace::EndHow::unknown) return nothing();
   const std::string reason = shutdown_reason(c);
   if (end.how == trace::EndHow::unknown && reason.empty() && c.log_text().empty()) return nothing();
-  if (reason.rfind("guest-", 0) == 0 || reason == "host-signal")
+  if (reason.rfind("guest-", 0) == 0 || reason == "host-signal" || obeyed_signal(c) != nullptr)
     return nothing();  // Told better by other rules.
   Finding finding;
   finding.confidence = end.how == trace::EndHow::exited ? Confidence::proven : Confidence::likely;

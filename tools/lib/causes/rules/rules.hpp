@@ -60,6 +60,12 @@ Opinion judge_qemu_killed(const Case& c);
 Opinion judge_host_oom_kill(const Case& c);
 Opinion judge_host_memory_failure(const Case& c);
 
+// thread_stalls.cpp: what the scheduler's probes show
+Opinion judge_host_cpu_contention(const Case& c);
+Opinion judge_host_cpu_quota(const Case& c);
+Opinion judge_host_memory_pressure(const Case& c);
+Opinion judge_main_thread_blocked(const Case& c);
+
 // kvm.cpp: what KVM's tracepoints show
 Opinion judge_kvm_failure_seen(const Case& c);
 Opinion judge_kvm_entry_failed(const Case& c);

@@ -6,6 +6,7 @@
 
 #include "causes/rules/rules.hpp"
 #include "causes/rules/storage_common.hpp"
+#include "causes/rules/threads.hpp"
 #include "core/text.hpp"
 #include "timeline/windows.hpp"
 
@@ -135,6 +136,30 @@ void add_frozen_threads(const Case& c, Finding& finding) {
   }
 }
 
+void name_sender(const Case& c, Finding& finding) {
+  const timeline::ProcessSignal* signal = stopping_signal(c);
+  if (signal == nullptr) return finding.not_proved.push_back(no_sender(c));
+  finding.summary += ", sent by " + sender_of(*signal);
+  add_sender(*signal, finding);
+}
+
+/// Nobody looked at the process, but its threads were seen to stand.
+void describe_threads(const Case& c, const ThreadStalls& threads, Finding& finding) {
+  if (threads.of(stalls::State::stopped) >= threads.of(stalls::State::frozen)) {
+    const bool sent = stopping_signal(c) != nullptr;
+    finding.summary =
+        sent ? "a signal stopped the QEMU process" : "a signal or a tracer stopped the QEMU process";
+    finding.details["how"] = "signal";
+    finding.remedy.push_back(fmt::format("let it run: kill -CONT {}", c.vm.pid));
+    name_sender(c, finding);
+  } else {
+    finding.summary = "its cgroup's freezer keeps QEMU's threads from running";
+    finding.details["how"] = "freezer";
+    finding.remedy.emplace_back("thaw the process's cgroup");
+    finding.not_proved.push_back({"who froze it", "writes to cgroup files are not watched"});
+  }
+}
+
 /// How it stands still, and what to do about that.
 void describe_freeze(const Case& c, const timeline::Process* stopped, const timeline::Cgroup* frozen,
                      Finding& finding) {
@@ -162,7 +187,7 @@ void describe_freeze(const Case& c, const timeline::Process* stopped, const time
     finding.details["how"] = "signal";
     finding.remedy.push_back(
         fmt::format("let it run: kill -CONT {}", c.vm.pid != 0 ? c.vm.pid : stopped->state.pid));
-    finding.not_proved.push_back({"who sent the signal", "signals were not watched"});
+    name_sender(c, finding);
   } else {
     finding.summary = "QEMU's threads sit in the freezer";
     finding.details["how"] = "freezer";
@@ -190,7 +215,8 @@ Opinion judge_host_frozen(const Case& c) {
   const timeline::Thread* cold = nullptr;
   for (const timeline::Thread* thread : threads_of(c))
     if (refrigerated(*thread)) cold = thread;
-  if (stopped == nullptr && frozen == nullptr && cold == nullptr) {
+  const ThreadStalls threads = thread_stalls_of(c);
+  if (stopped == nullptr && frozen == nullptr && cold == nullptr && threads.list.empty()) {
     const timeline::Process* process = c.process();
     if (process != nullptr && process->time_ns >= c.begin)
       return against("host-frozen",
@@ -199,8 +225,14 @@ Opinion judge_host_frozen(const Case& c) {
     return nothing();
   }
   Finding finding;
-  finding.confidence = stopped != nullptr || frozen != nullptr ? Confidence::proven : Confidence::likely;
-  describe_freeze(c, stopped, frozen, finding);
+  const bool proven = stopped != nullptr || frozen != nullptr || !threads.list.empty();
+  finding.confidence = proven ? Confidence::proven : Confidence::likely;
+  if (stopped == nullptr && frozen == nullptr && cold == nullptr)
+    describe_threads(c, threads, finding);
+  else
+    describe_freeze(c, stopped, frozen, finding);
+  for (std::size_t i = 0; i < threads.list.size() && i < 4; ++i)
+    finding.evidence.push_back(stall_evidence(threads.list[i]));
   if (stopped != nullptr)
     finding.evidence.push_back(
         {stopped->time_ns, "proc",

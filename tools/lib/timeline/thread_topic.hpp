@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#pragma once
+// Which topic the stall of a thread belongs to. Plain values, any thread.
+
+#include "timeline/incident.hpp"
+#include "trace/thread_records.hpp"
+
+namespace vmwhy::timeline {
+
+constexpr bool is_thread_topic(Topic topic) {
+  return topic >= Topic::thread_waits && topic <= Topic::thread_busy;
+}
+
+/// By what took the most time; `stall` where the thread was stopped or frozen.
+Topic topic_of(const trace::ThreadTimes& times);
+
+}  // namespace vmwhy::timeline
