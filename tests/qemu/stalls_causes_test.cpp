@@ -15,6 +15,8 @@
 #include "stalls_run.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/cgroup.hpp"
+#include "tests/support/loop_device.hpp"
+#include "tests/support/mount.hpp"
 #include "watcher.hpp"
 
 namespace vmwhy::test {
@@ -103,8 +105,8 @@ TEST_F(StallsCauses, BusyNeighbourIsTheCulpritByTheTimeItRan) {
   EXPECT_TRUE(is_verdict(stall, "host-cpu-contention", "proven"));
   const std::uint64_t blamed = time_of(stall.at("details").as_object(), neighbour.pid());
   EXPECT_LT(static_cast<double>(blamed), ran * 1.05 + 2e7);
-  // Waits below the threshold are no stalls.
-  EXPECT_GT(static_cast<double>(blamed), ran * 0.3) << json::serialize(stall);
+  // Waits below the threshold are no stalls, and of very many stalls a verdict leaves some out.
+  EXPECT_GT(static_cast<double>(blamed), ran * 0.15) << json::serialize(stall);
 }
 
 TEST_F(StallsCauses, QuotaIsNamedWithItsCgroup) {
@@ -266,6 +268,31 @@ TEST_F(StallsCauses, OomKillInACgroupIsTheKernels) {
   EXPECT_EQ(detail(end, "limit_bytes"), 32 << 20) << json::serialize(end);
   EXPECT_NE(detail_text(end, "cgroup").find("vmwhy-test-"), std::string::npos);
   EXPECT_TRUE(has_evidence(end, "signal", "mark_victim"));
+}
+
+TEST_F(StallsCauses, MemoryLimitMakesTheMainThreadReclaim) {
+  VMWHY_NEEDS(ext4);
+  VMWHY_NEEDS(memory_limit);
+  const TempDir dir;
+  const std::string image = dir.sparse("ext4", 512 << 20);
+  ASSERT_EQ(run_program({"mkfs.ext4", "-q", "-F", image}).status.code, 0);
+  const LoopDevice loop(image);
+  const Mount ext4(loop.path(), dir.path() / "fs", "ext4");
+  QemuProcess vm(dir, {.boot = "idle.bin", .memory_mb = 256});
+  const MemoryLimit limit(32u << 20);
+  limit.add(vm.pid());
+  StallsRun run(dir, vm, {"--min-latency", "100us", "--top", "1000"}, false);
+  // What it writes stays in the group's memory until it is on the disk: the writer has to wait for that.
+  vm.qmp().send("pmemsave", {{"val", 0}, {"size", 256 << 20}, {"filename", ext4 / "memory"}});
+  EXPECT_TRUE(run.process().wait_line("the main thread waited for memory")) << run.process().out();
+  run.process().signal(SIGINT);
+  ASSERT_TRUE(run.process().wait());
+  const IncidentJson stall = incident_of(vm_why({run.trace()}), "host-memory-pressure");
+  ASSERT_FALSE(stall.empty());
+  EXPECT_TRUE(is_verdict(stall, "host-memory-pressure", "proven"));
+  EXPECT_EQ(detail(stall, "limit_bytes"), 32 << 20) << json::serialize(stall);
+  EXPECT_NE(detail_text(stall, "cgroup").find("vmwhy-test-"), std::string::npos);
+  EXPECT_TRUE(has_evidence(stall, "sched", "waited for memory"));
 }
 
 TEST_F(StallsCauses, IdleGuestGivesNoFalseAlarm) {

@@ -423,6 +423,7 @@ OwnedRecord sensor(const Line& line) {
 OwnedRecord cgroup(const Line& line) {
   trace::CgroupState c{};
   c.memory_max_bytes = line.bytes("max", UINT64_MAX);
+  c.memory_current_bytes = line.bytes("used");
   c.quota_us = static_cast<std::int64_t>(line.number("quota", -1));
   c.period_us = static_cast<std::uint64_t>(line.number("period"));
   c.throttled_us = static_cast<std::uint64_t>(line.number("throttled"));

@@ -16,7 +16,7 @@
 //   process LETTER           tracer=PID tracer_comm=   thread LETTER  tid= role= vcpu= wchan= stack= file=
 //   cpu=
 //                            switches=                 cgroup STATE   path= cpu= memory= (its paths in those
-//                            hierarchies) version= max= quota= period= throttled= (µs) periods=
+//                            hierarchies) version= used= max= quota= period= throttled= (µs) periods=
 //   io failed|short|slow|under_way  op= call= fd= ino= block=MAJ:MIN offset= length= errno=NAME done=BYTES
 //                            took=SECONDS tid= path=
 //   block_failure            disk= op= sector= length= errno=NAME status= block=MAJ:MIN

@@ -123,7 +123,7 @@ const KvmExits& add_kvm_exits(VmTracks& vm, const trace::RecordView& record) {
 
 const ThreadStall& add_thread_stall(VmTracks& vm, const trace::RecordView& record) {
   return vm.thread_stalls.add(
-      {record.header.time_ns, record.as<trace::ThreadStall>(), std::string(record.text.substr(0, 16384))});
+      {record.header.time_ns, record.as<trace::ThreadStall>(), std::string(record.text.substr(0, 4096))});
 }
 
 void add_process_signal(VmTracks& vm, const trace::RecordView& record) {

@@ -68,7 +68,7 @@ struct VmTracks {
   Bounded<KvmFailure> kvm_failures{32};
   Bounded<KvmExits> kvm_exits{512};
   Bounded<IoRequest> requests{256};
-  Bounded<ThreadStall> thread_stalls{256};
+  Bounded<ThreadStall> thread_stalls{512};
   Bounded<ProcessSignal> signals{64};
   std::optional<End> ended;
 

@@ -126,11 +126,11 @@ void name_culprits(const Case& c, const ThreadStalls& threads, const std::vector
                    Finding& finding) {
   boost::json::array list;
   const stalls::Culprit* first = nullptr;
-  bool own = false;
+  std::uint64_t own = 0;
   for (const stalls::Culprit& culprit : culprits) {
     if (culprit.tid == 0) continue;
     if (first == nullptr) first = &culprit;
-    own = own || (c.vm.pid != 0 && culprit.pid == c.vm.pid);
+    if (c.vm.pid != 0 && culprit.pid == c.vm.pid) own = culprit.ns;
     if (list.size() < kCulprits)
       list.push_back(boost::json::object{
           {"pid", culprit.pid}, {"comm", printable(culprit.comm, 64)}, {"ns", culprit.ns}});
@@ -140,9 +140,10 @@ void name_culprits(const Case& c, const ThreadStalls& threads, const std::vector
         "threads of the VM were ready for {} in {} stalls while others ran, {} for {}",
         human(threads.of(State::waiting)), threads.list.size(), stalls::describe(*first), human(first->ns));
   if (first == nullptr) finding.not_proved.push_back({"who ran instead", "the records name nobody"});
-  if (own) finding.details["own_threads"] = true;
-  if (own)
+  if (own > 0 && own >= busy_ns(culprits) / 2) {
+    finding.details["own_threads"] = true;
     finding.remedy.emplace_back("its own threads share CPUs: give it as many as it has vCPUs, and one more");
+  }
   finding.details["culprits"] = std::move(list);
 }
 
@@ -210,7 +211,9 @@ Opinion judge_host_memory_pressure(const Case& c) {
   finding.summary = fmt::format("threads of the VM waited for memory for {}: reclaim, compaction or swap",
                                 human(threads.of(State::reclaim)));
   const timeline::Cgroup* cgroup = cgroups_of(c).last;
+  bool full = false;
   if (cgroup != nullptr && cgroup->state.memory_max_bytes != UINT64_MAX) {
+    full = cgroup->state.memory_current_bytes >= cgroup->state.memory_max_bytes / 100 * 95;
     finding.details["cgroup"] = memory_path(*cgroup);
     finding.details["memory_bytes"] = cgroup->state.memory_current_bytes;
     finding.details["limit_bytes"] = cgroup->state.memory_max_bytes;
@@ -220,8 +223,11 @@ Opinion judge_host_memory_pressure(const Case& c) {
                      printable(memory_path(*cgroup), 200), human_bytes(cgroup->state.memory_current_bytes),
                      human_bytes(cgroup->state.memory_max_bytes))});
   }
-  finding.not_proved.push_back({"whose memory ran short, the cgroup's or the host's",
-                                "the probes tell that a thread reclaims, not for whom"});
+  if (full)
+    finding.summary += fmt::format("; {} is at its limit", printable(memory_path(*cgroup), 200));
+  else
+    finding.not_proved.push_back({"whose memory ran short, the cgroup's or the host's",
+                                  "the probes tell that a thread reclaims, not for whom"});
   add_stalls(c, threads, threads.of(State::reclaim), finding);
   finding.remedy.emplace_back(
       "leave the VM more memory: raise its cgroup's limit, or take load off the host");
