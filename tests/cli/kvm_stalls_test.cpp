@@ -37,6 +37,22 @@ Outcome call(const std::vector<std::string>& words) {
   return {code, out.str(), err.str(), std::nullopt};
 }
 
+TEST(KvmStallsOptions, PairsConditionsWithActions) {
+  const Outcome good = parse({"--on", "stall=waiting", "--on", "signal=SIGSTOP", "--on", "stall=any",
+                              "--then", "exec date >> log", "--then", "exit", "--then", "exit"});
+  ASSERT_TRUE(good.options) << good.err;
+  const std::vector<Reaction>& reactions = good.options->reactions;
+  ASSERT_EQ(reactions.size(), 3u);
+  EXPECT_EQ(reactions[0].condition.to_string(), "stall=waiting");
+  EXPECT_EQ(reactions[0].action.command, "date >> log");
+  EXPECT_EQ(reactions[1].condition.to_string(), "signal=SIGSTOP");
+  EXPECT_EQ(reactions[2].condition.to_string(), "stall=any");
+  EXPECT_EQ(reactions[2].action.kind, act::Action::Kind::exit);
+  const Outcome all = parse({"--on", "end", "--on", "signal=any", "--then", "exit"});
+  ASSERT_TRUE(all.options) << all.err;
+  EXPECT_EQ(all.options->reactions[1].action.kind, act::Action::Kind::exit);
+}
+
 TEST(KvmStallsOptions, TakesListsAndRefusesWhatItDoesNotKnow) {
   const Outcome good =
       parse({"-p", "1,2", "--vcpu", "0,4", "--min-latency", "50ms", "-i", "500ms", "--top", "3"});
@@ -55,7 +71,14 @@ TEST(KvmStallsOptions, TakesListsAndRefusesWhatItDoesNotKnow) {
                                               {"--max-threads", "100000"},
                                               {"-i", "1ms"},
                                               {"-d", "soon"},
-                                              {"--vcpu", "1-3"}}) {
+                                              {"--vcpu", "1-3"},
+                                              {"--on", "stall=any"},
+                                              {"--then", "exit"},
+                                              {"--on", "stall=bored", "--then", "exit"},
+                                              {"--on", "signal=SIGNAL", "--then", "exit"},
+                                              {"--on", "end=now", "--then", "exit"},
+                                              {"--on", "end", "--then", "snapshot"},
+                                              {"--on", "end", "--then", "exec "}}) {
     const Outcome outcome = parse(bad);
     EXPECT_EQ(outcome.code, cli::kUsage) << bad.back();
     EXPECT_THAT(outcome.err, AllOf(HasSubstr("kvm-stalls: "), Not(HasSubstr("\n\n")))) << bad.back();

@@ -94,6 +94,26 @@ TEST_F(StallsOfQemu, WhoStoppedItIsNamedWhileItStandsStill) {
   ASSERT_TRUE(run.process().wait());
 }
 
+TEST_F(StallsOfQemu, ActsOnASignalAndOnAStallAndEnds) {
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "busy.bin"});
+  vm.cont();
+  ASSERT_TRUE(guest_runs(vm));
+  const std::string log = dir / "log";
+  const std::string command = "exec echo \"$VMWHY_VM_PID $VMWHY_CONDITION $VMWHY_SUMMARY\" >>" + log;
+  StallsRun run(dir, vm,
+                {"--min-latency", "100ms", "--on", "signal=SIGSTOP", "--then", command, "--on",
+                 "stall=stopped", "--then", "exit"});
+  vm.process().signal(SIGSTOP);
+  run.finish_by_itself();
+  EXPECT_NE(run.process().err().find("'stall=stopped' was seen"), std::string::npos) << run.process().err();
+  // The command is not waited for.
+  EXPECT_TRUE(wait_until([&] { return read_file(log).find('\n') != std::string::npos; }));
+  EXPECT_EQ(read_file(log).find(std::to_string(vm.pid()) + " signal=SIGSTOP SIGSTOP to process"), 0u)
+      << read_file(log);
+  vm.process().signal(SIGCONT);
+}
+
 TEST_F(StallsOfQemu, WhoKilledItIsNamed) {
   const TempDir dir;
   QemuProcess vm(dir, {.boot = "idle.bin"});

@@ -5,11 +5,11 @@
 #include <boost/json/parse.hpp>
 #include <sstream>
 
+#include "act/command.hpp"
 #include "record/secrets.hpp"
 #include "storage/node_map.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "tests/support/wait.hpp"
-#include "tools/qmp-pausewatch/command.hpp"
 #include "tools/qmp-pausewatch/expect.hpp"
 #include "tools/qmp-pausewatch/options.hpp"
 #include "tools/qmp-pausewatch/targets.hpp"
@@ -227,12 +227,12 @@ TEST(PausewatchTraceName, IsAPlainFileName) {
 }
 
 TEST(PausewatchCommand, TellsExitStatusAndMissingPrograms) {
-  auto command = Command::start({"sh", "-c", "exit $CODE"}, {{"CODE", "9"}});
+  auto command = act::Command::start({"sh", "-c", "exit $CODE"}, {{"CODE", "9"}});
   ASSERT_TRUE(command);
   std::optional<int> status;
   while (!status) status = command->ended();
   EXPECT_EQ(*status, 9);
-  EXPECT_FALSE(Command::start({"/nonexistent/program"}));
+  EXPECT_FALSE(act::Command::start({"/nonexistent/program"}));
 }
 
 }  // namespace

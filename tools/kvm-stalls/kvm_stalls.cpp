@@ -48,7 +48,8 @@ class Session {
         interval_(io_),
         end_(io_),
         second_(io_),
-        look_(io_) {}
+        look_(io_),
+        reactions_(options.reactions, options.output, err) {}
 
   int run();
 
@@ -67,6 +68,7 @@ class Session {
   void take(Seen seen);
   void tell(const std::string& line);
   std::string vm_name(std::uint32_t pid) const;
+  std::string name_alone(std::uint32_t pid) const;
   std::string since_begin(std::uint64_t time_ns) const {
     return relative_time(static_cast<std::int64_t>(time_ns - std::min(time_ns, began_ns_)));
   }
@@ -86,6 +88,7 @@ class Session {
   std::unique_ptr<Tracker> tracker_;
   std::unique_ptr<TraceOut> trace_;
   Enricher enricher_;
+  Reactions reactions_;
   std::vector<stalls::Stall> worst_;  ///< The longest first, at most `top`.
   std::uint64_t all_stalls_ = 0;
   std::vector<Signal> sent_;
@@ -157,6 +160,11 @@ std::string Session::vm_name(std::uint32_t pid) const {
              : fmt::format("process {}", pid);
 }
 
+std::string Session::name_alone(std::uint32_t pid) const {
+  const auto name = tracker_->names().find(pid);
+  return name != tracker_->names().end() ? name->second : std::string();
+}
+
 void Session::on_message(const void* data, std::size_t bytes) {
   std::uint32_t message = 0;
   if (bytes < sizeof message) return;
@@ -186,6 +194,7 @@ void Session::take(Seen seen) {
   if (probes_->tells_guest()) stall.record.flags |= trace::kStallGuestTold;
   stall.record.isa = isa_;
   if (trace_) trace_->add(stall);
+  if (!seen.again) reactions_.on_stall(stall, name_alone(stall.record.pid));
   if (seen.again)
     std::erase_if(worst_, [&](const stalls::Stall& other) {
       return other.record.tid == stall.record.tid && other.begin_ns() == stall.begin_ns();
@@ -227,6 +236,7 @@ void Session::on_signal(const stalls_signal& raw) {
       .sender_tid = raw.sender_tid,
       .sender_uid = raw.sender_uid};
   if (trace_) trace_->add(signal);
+  reactions_.on_signal(signal, name_alone(raw.target_tgid));
   if (live())
     tell(fmt::format("{} {}: {}", since_begin(raw.time_ns), vm_name(raw.target_tgid), describe(signal)));
   if (sent_.size() < kMaxSignals) sent_.push_back(std::move(signal));
@@ -240,6 +250,7 @@ void Session::on_exit(const stalls_signal& raw) {
   if (live()) tell(since_begin(raw.time_ns) + " " + text);
   if (notes_.size() < 64) notes_.push_back(text);
   if (trace_) trace_->add_end(raw.target_tgid, raw.signal, raw.time_ns);
+  reactions_.on_end(raw.target_tgid, name_alone(raw.target_tgid), text);
   tracker_->forget(raw.target_tgid);
   if (!options_.all && tracker_->empty()) stop();
 }
@@ -283,6 +294,7 @@ void Session::arm_second() {
   second_.async_wait([this](boost::system::error_code error) {
     if (error) return;
     tracker_->look_again();
+    reactions_.reap();
     if (untold_ && live()) out_ << fmt::format("… and {} more in this second\n", untold_);
     told_ = untold_ = 0;
     if (trace_) {
@@ -301,6 +313,7 @@ void Session::arm_look() {
   look_.async_wait([this](boost::system::error_code error) {
     if (error) return;
     for (Seen& seen : tracker_->ongoing(clock::now_ns())) take(std::move(seen));
+    if (reactions_.exit_wanted()) return stop();
     arm_look();
   });
 }

@@ -14,10 +14,11 @@ constexpr const char* kExamples =
     "  kvm-stalls -p 4242 -d 10s             one VM, ten seconds, and its worst stalls\n"
     "  kvm-stalls -n web1 --min-latency 50ms --json -d 1m\n"
     "  kvm-stalls -a -o night.vmt -d 8h      afterwards: vm-trace cat night.vmt\n"
+    "  kvm-stalls -a --on stall=throttled --then 'exec logger \"$VMWHY_VM_NAME: $VMWHY_SUMMARY\"'\n"
     "  kvm-stalls --check                    what works on this host, and what is missing";
 
 struct Text {
-  std::vector<std::string> pids, vcpus;
+  std::vector<std::string> pids, vcpus, on, then;
 };
 
 void declare(cli::Parser& parser, Options& o, Text& text) {
@@ -35,6 +36,9 @@ void declare(cli::Parser& parser, Options& o, Text& text) {
               "so many stalls at the end, and at most so many told a second (default 10)")
       .flag("--json", o.json, "one JSON document at the end")
       .text("-o,--output", o.output, "FILE", "write times, stalls and signals to a trace file")
+      .texts("--on", text.on, "CONDITION",
+             "stall=STATE, stall=any, signal=SIGNAME, signal=any or end (repeatable)")
+      .texts("--then", text.then, "ACTION", "'exec COMMAND' or exit (for each --on, or one for all)")
       .number("--max-threads", o.max_threads, "N",
               "room for so many threads (default: as found, and some more)")
       .flag("--check", o.check, "print what works on this host, and end")
@@ -75,6 +79,9 @@ std::string interpret(Options& o, const Text& text) {
   if (o.interval.count() > 0 && o.interval < std::chrono::milliseconds(10)) return "-i takes 10ms or more";
   if (o.top == 0 || o.top > 10000) return "--top takes 1 to 10000";
   if (o.max_threads > 65534) return "--max-threads takes at most 65534";
+  auto reactions = pair_reactions(text.on, text.then);
+  if (!reactions) return to_string(reactions.error());
+  o.reactions = std::move(*reactions);
   return {};
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/cli.hpp"
+#include "tools/kvm-stalls/reaction.hpp"
 
 namespace vmwhy::kvm_stalls {
 
@@ -22,6 +23,7 @@ struct Options {
   std::chrono::nanoseconds duration{0};  ///< 0: until a signal, or the last VM's end.
   std::chrono::nanoseconds min_latency{10'000'000};
   std::uint64_t top = 10;  ///< So many stalls are shown at the end, and told a second.
+  std::vector<Reaction> reactions;
   bool json = false, check = false, quiet = false;
   std::string output;
   std::uint64_t max_threads = 0;  ///< 0: from the VMs found.

@@ -58,28 +58,15 @@ std::string Condition::to_string() const {
   return {};
 }
 
-Result<Action> Action::parse(std::string_view text) {
-  if (text == "snapshot") return Action{Kind::snapshot, {}};
-  if (text == "exit") return Action{Kind::exit, {}};
-  if (text.starts_with("exec ") && !trim(text.substr(5)).empty())
-    return Action{Kind::exec, std::string(trim(text.substr(5)))};
-  return bad("--then " + printable(text), "actions are 'exec COMMAND', snapshot and exit");
-}
-
 Result<std::vector<Trigger>> pair_triggers(const std::vector<std::string>& on,
                                            const std::vector<std::string>& then) {
-  if (on.empty() && !then.empty())
-    return bad("--then without --on", "say when: --on event=STOP --then snapshot");
-  if (then.size() > 1 && then.size() != on.size())
-    return bad("as many --then as --on are needed, or one for all", "give each --on its --then");
+  const auto actions = act::pair_actions(on.size(), then, Action{Action::Kind::snapshot, {}});
+  if (!actions) return actions.error();
   std::vector<Trigger> out;
   for (std::size_t i = 0; i < on.size(); ++i) {
     auto condition = Condition::parse(on[i]);
     if (!condition) return condition.error();
-    auto action = then.empty() ? Result<Action>(Action{Action::Kind::snapshot, {}})
-                               : Action::parse(then[then.size() == 1 ? 0 : i]);
-    if (!action) return action.error();
-    out.push_back({std::move(*condition), std::move(*action)});
+    out.push_back({std::move(*condition), (*actions)[i]});
   }
   return out;
 }

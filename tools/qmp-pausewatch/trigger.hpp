@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "act/action.hpp"
 #include "core/failure.hpp"
 
 namespace vmwhy::qmp_pausewatch {
@@ -27,16 +28,7 @@ struct Condition {
   std::string to_string() const;
 };
 
-struct Action {
-  enum class Kind {
-    exec,      ///< exec COMMAND…: by /bin/sh, not waited for.
-    snapshot,  ///< A full collection of evidence into the trace.
-    exit,      ///< The run ends.
-  } kind = Kind::exit;
-  std::string command;
-
-  static Result<Action> parse(std::string_view text);
-};
+using act::Action;
 
 struct Trigger {
   Condition condition;

@@ -54,7 +54,7 @@ int Watcher::run() {
   raise_file_limit();
   // On a host that is short of CPU the evidence of a pause is needed most. The helper inherits it; commands
   // do not.
-  if (::getpriority(PRIO_PROCESS, 0) == 0) ::setpriority(PRIO_PROCESS, 0, kWatcherNice);
+  if (::getpriority(PRIO_PROCESS, 0) == 0) ::setpriority(PRIO_PROCESS, 0, act::kWatcherNice);
   // A reader that goes away must not cost the trace its end.
   ::signal(SIGPIPE, SIG_IGN);
   // Both fork: before any thread exists.
@@ -295,7 +295,7 @@ void Watcher::every_second() {
   if (const auto error = recorder_->take_error())
     context_->complain("recording has ended: " + *error +
                        "; watching goes on, what was written stays readable");
-  executed_.remove_if([](Command& command) { return command.ended().has_value(); });
+  executed_.reap();
 }
 
 // ---- what the analysis says ----
@@ -360,7 +360,6 @@ void Watcher::wait_for_collections(int tries) {
 
 void Watcher::finish() {
   command_.reset();
-  for (Command& command : executed_) command.let_go();
   for (const auto& [id, vm] : vms_) vm->finish("the run ended: " + stop_reason_);
   const auto end = static_cast<std::uint32_t>(trace::WatchEvent::end);
   recorder_->add(trace::make_record(clock::now_ns(), 0, trace::Watch{end, 0}, stop_reason_));

@@ -8,7 +8,6 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <iosfwd>
-#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,9 +15,9 @@
 #include <string>
 #include <vector>
 
+#include "act/command.hpp"
 #include "causes/analysis.hpp"
 #include "host/sensors.hpp"
-#include "tools/qmp-pausewatch/command.hpp"
 #include "tools/qmp-pausewatch/context.hpp"
 #include "tools/qmp-pausewatch/options.hpp"
 #include "tools/qmp-pausewatch/reporter.hpp"
@@ -87,8 +86,8 @@ class Watcher {
   std::uint32_t last_id_ = 0;
 
   std::string trace_path_;
-  std::optional<Command> command_;
-  std::list<Command> executed_;
+  std::optional<act::Command> command_;
+  act::Commands executed_;
   std::set<std::pair<std::size_t, std::uint32_t>> slow_;  ///< Trigger and VM: told of already.
   std::optional<trace::ClockSnapshot> last_clock_;
   std::uint64_t slices_ = 0;

@@ -17,7 +17,7 @@ void Watcher::start_command() {
   });
   if (options_.command.empty()) return;
   command_began_ns_ = clock::now_ns();
-  auto command = Command::start(options_.command);
+  auto command = act::Command::start(options_.command);
   if (!command) {
     context_->complain(to_string(command.error()));
     expect_code_ = kCannotTell;
@@ -71,20 +71,13 @@ void Watcher::fire(std::size_t trigger, VmWatch* vm, const std::string& name) {
     case Action::Kind::exec:
       break;
   }
-  constexpr std::size_t kMaxExecuted = 16;
-  executed_.remove_if([](Command& command) { return command.ended().has_value(); });
-  if (executed_.size() >= kMaxExecuted)
-    return context_->complain("too many commands run already: " + action.command);
   const std::string pid = vm && vm->pid() != 0 ? std::to_string(vm->pid()) : "";
-  auto command =
-      Command::start({"/bin/sh", "-c", action.command}, {{"VMWHY_VM_NAME", name},
-                                                         {"VMWHY_VM_PID", pid},
-                                                         {"VMWHY_MONITOR", vm ? vm->monitor() : ""},
-                                                         {"VMWHY_CONDITION", condition.to_string()},
-                                                         {"VMWHY_TRACE", trace_path_}});
-  if (!command) return context_->complain(to_string(command.error()));
-  command->let_go();
-  executed_.push_back(std::move(*command));
+  const auto started = executed_.start(action.command, {{"VMWHY_VM_NAME", name},
+                                                        {"VMWHY_VM_PID", pid},
+                                                        {"VMWHY_MONITOR", vm ? vm->monitor() : ""},
+                                                        {"VMWHY_CONDITION", condition.to_string()},
+                                                        {"VMWHY_TRACE", trace_path_}});
+  if (!started) context_->complain(to_string(started.error()));
 }
 
 }  // namespace vmwhy::qmp_pausewatch

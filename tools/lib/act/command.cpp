@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "tools/qmp-pausewatch/command.hpp"
+#include "act/command.hpp"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -10,7 +10,7 @@
 
 #include <cerrno>
 
-namespace vmwhy::qmp_pausewatch {
+namespace vmwhy::act {
 
 Result<Command> Command::start(const std::vector<std::string>& args, const Environment& more) {
   std::vector<std::string> variables;
@@ -70,4 +70,20 @@ Command::~Command() {
   if (!status_) ::waitpid(pid_, nullptr, 0);
 }
 
-}  // namespace vmwhy::qmp_pausewatch
+Result<void> Commands::start(const std::string& command, const Command::Environment& more) {
+  constexpr std::size_t kMostRunning = 16;
+  reap();
+  if (running_.size() >= kMostRunning)
+    return system_failure(EAGAIN, "too many commands run already: " + command, "use a shorter one");
+  auto started = Command::start({"/bin/sh", "-c", command}, more);
+  if (!started) return started.error();
+  started->let_go();
+  running_.push_back(std::move(*started));
+  return {};
+}
+
+void Commands::reap() {
+  running_.remove_if([](Command& command) { return command.ended().has_value(); });
+}
+
+}  // namespace vmwhy::act

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <list>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,7 +12,7 @@
 
 #include "core/failure.hpp"
 
-namespace vmwhy::qmp_pausewatch {
+namespace vmwhy::act {
 
 /// What a run that began at nice 0 sets itself to, where it may. Its commands go back to 0.
 inline constexpr int kWatcherNice = -10;
@@ -39,4 +40,16 @@ class Command {
   std::optional<int> status_;
 };
 
-}  // namespace vmwhy::qmp_pausewatch
+/// The commands of --then exec: not waited for, and not ended with us.
+class Commands {
+ public:
+  /// Has /bin/sh run it. Errors: as Command::start, and EAGAIN where too many run already.
+  Result<void> start(const std::string& command, const Command::Environment& more);
+  /// Forgets those that ended; call it now and then.
+  void reap();
+
+ private:
+  std::list<Command> running_;
+};
+
+}  // namespace vmwhy::act
