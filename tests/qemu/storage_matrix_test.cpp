@@ -39,7 +39,7 @@ struct Way {
 struct Made {
   std::string how;         ///< For the table.
   std::string cause;       ///< What it is.
-  std::string confidence;  ///< What is claimed at most and at least.
+  std::string confidence;  ///< What is claimed at most and at least; "": what it is differs from run to run.
   Way way;
   /// Makes it, and returns the incident.
   std::function<IncidentJson(const TempDir&, const Way&)> make;
@@ -81,6 +81,17 @@ IncidentJson full_ext4(const TempDir& dir, const Way& way) {
   const LoopDevice loop(file);
   const Mount ext4(loop.path(), dir.path() / "small", "ext4");
   return pause_of(dir, disk(image_in(ext4 / "disk", way), way.format, "file", way.options()));
+}
+
+IncidentJson full_xfs(const TempDir& dir, const Way& way) {
+  const std::string file = dir.sparse("xfs", 320 << 20);  // mkfs.xfs makes none below 300 MiB.
+  EXPECT_EQ(run_program({"mkfs.xfs", "-q", file}).status.code, 0);
+  const LoopDevice loop(file);
+  const Mount xfs(loop.path(), dir.path() / "small", "xfs");
+  const std::string image = image_in(xfs / "disk", way);
+  const std::string rest = std::to_string(free_bytes(xfs.path()) - (6 << 20));
+  EXPECT_EQ(run_program({"fallocate", "-l", rest, xfs / "rest"}).status.code, 0);
+  return pause_of(dir, disk(image, way.format, "file", way.options()));
 }
 
 IncidentJson full_below_loop(const TempDir& dir, const Way& way) {
@@ -154,6 +165,16 @@ IncidentJson server_killed(const TempDir& dir, const Way&) {
                   [&](QemuProcess&) { server.process().signal(SIGKILL); });
 }
 
+/// The server answers each write with this error, from some moment on.
+std::function<IncidentJson(const TempDir&, const Way&)> server_answers(const char* error) {
+  return [error](const TempDir& dir, const Way&) {
+    const std::string trigger = dir / "trigger";
+    NbdServer server(dir, {"error"},
+                     {"error-pwrite=" + std::string(error), "error-rate=100%", "error-file=" + trigger});
+    return pause_of(dir, nbd_disk(server.socket()), {}, [&](QemuProcess&) { dir.write("trigger", ""); });
+  };
+}
+
 IncidentJson fuse_hangs(const TempDir& dir, const Way& way) {
   FuseDisk fuse(dir.path() / "fuse");
   QemuProcess vm(
@@ -191,6 +212,13 @@ const std::vector<Made>& all_made() {
        {"raw", "io_uring", false},
        full_ext4,
        {"ext4", "io_uring"}},
+      {"full XFS on a loop device", "storage-full", "", {"raw", "threads", false}, full_xfs, {"xfs"}},
+      {"full XFS on a loop device",
+       "storage-full",
+       "",
+       {"qcow2", "native", true},
+       full_xfs,
+       {"xfs", "qemu_img"}},
       {"full file system under a loop device",
        "storage-thin-full",
        "proven",
@@ -239,6 +267,8 @@ const std::vector<Made>& all_made() {
        {},
        fuse_write_fails(EACCES),
        {"fuse"}},
+      {"NBD write answered with ENOSPC", "storage-full", "likely", {}, server_answers("ENOSPC"), {"nbdkit"}},
+      {"NBD write answered with EIO", "storage-network", "likely", {}, server_answers("EIO"), {"nbdkit"}},
       {"NBD server killed", "storage-network", "likely", {}, server_killed, {"nbdkit"}},
       {"FUSE server that does not answer", "storage-hang", "proven", {}, fuse_hangs, {"fuse"}},
   };
@@ -279,7 +309,8 @@ TEST_P(StorageMatrix, IsCalledWhatItIs) {
   ++matrix_[made.cause][cause];
   rows_.push_back("| " + made.how + " | " + made.way.format + ", " + made.way.aio +
                   (made.way.direct ? ", direct" : "") + " | `" + cause + "` | " + confidence + " |");
-  EXPECT_TRUE(is_verdict(incident, made.cause, made.confidence)) << made.how;
+  const std::string& expected = made.confidence.empty() ? confidence : made.confidence;
+  EXPECT_TRUE(is_verdict(incident, made.cause, expected)) << made.how;
 }
 
 INSTANTIATE_TEST_SUITE_P(Real, StorageMatrix, ::testing::Range<std::size_t>(0, all_made().size()),

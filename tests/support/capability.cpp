@@ -84,6 +84,16 @@ std::string probe_ext4() {
   return "";
 }
 
+std::string probe_xfs() {
+  const TempDir dir;
+  const std::string image = dir.sparse("image", 320 << 20);
+  const Output made = run_program({"mkfs.xfs", "-q", image});
+  if (made.status.code != 0) return "mkfs.xfs failed: " + made.err.substr(0, made.err.find('\n'));
+  const LoopDevice loop(image);
+  const Mount xfs(loop.path(), dir.path() / "m", "xfs");
+  return "";
+}
+
 std::string probe_fuse() {
   const UniqueFd fuse(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
   if (!fuse) return error_of("/dev/fuse");
@@ -237,6 +247,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"loop", probe_loop},
       {"mount", probe_mount},
       {"ext4", probe_ext4},
+      {"xfs", probe_xfs},
       {"fuse", probe_fuse},
       {"kmsg", probe_kmsg},
       {"kmsg_write", probe_kmsg_write},

@@ -2,6 +2,7 @@
 #include "causes/case.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "timeline/json_read.hpp"
 #include "timeline/windows.hpp"
@@ -12,6 +13,14 @@ using timeline::Topic;
 
 bool StorageFacts::has_driver(std::string_view driver) const {
   return std::find(drivers.begin(), drivers.end(), driver) != drivers.end();
+}
+
+std::string_view StorageFacts::network_driver() const {
+  static constexpr std::array<std::string_view, 12> kRemote = {
+      "nbd", "iscsi", "rbd", "ssh", "nfs", "gluster", "http", "https", "ftp", "curl", "nvmeof", "sheepdog"};
+  for (const std::string_view driver : kRemote)
+    if (has_driver(driver)) return driver;
+  return {};
 }
 
 bool Case::is_storage_error() const {
@@ -123,12 +132,24 @@ void find_chain(const Case& c, StorageFacts& facts) {
   }
 }
 
+/// QEMU's name of what is under a node is that file, or a json: description that holds it.
+bool names(const std::string& filename, const std::string& path) {
+  return filename == path ||
+         (filename.starts_with("json:") && filename.find('"' + path + '"') != std::string::npos);
+}
+
+/// QEMU told of the failing node and of this file's, and does not connect them: another disk's file.
+bool is_of_another(const timeline::NodeFile& file, const StorageFacts& facts,
+                   const timeline::BlockGraph* graph) {
+  return graph != nullptr && graph->nodes.contains(facts.node) && graph->nodes.contains(file.node);
+}
+
 bool is_of(const timeline::NodeFile& file, const StorageFacts& facts, const timeline::BlockGraph* graph) {
   for (const std::string& node : facts.chain) {
     if (file.node == node) return true;
     if (graph == nullptr) continue;
     auto at = graph->nodes.find(node);
-    if (at != graph->nodes.end() && !file.path.empty() && at->second.filename == file.path) return true;
+    if (at != graph->nodes.end() && !file.path.empty() && names(at->second.filename, file.path)) return true;
   }
   return false;
 }
@@ -150,10 +171,11 @@ void find_file(const Case& c, StorageFacts& facts) {
       if (!early) return;
       continue;
     }
+    if (is_of_another(file, facts, graph)) continue;
     if (only == nullptr || (only->time_ns < c.begin && only->path == file.path)) only = &file;
     several = several || only->path != file.path;
   }
-  if (facts.file == nullptr && !several) facts.file = only;
+  if (facts.file == nullptr && !several && facts.network_driver().empty()) facts.file = only;
 }
 
 std::string base_name(std::string_view path) {

@@ -38,6 +38,9 @@ struct StorageFacts {
   const timeline::BlockFailure* block = nullptr;
 
   bool has_driver(std::string_view driver) const;
+  /// QEMU's own network driver in the chain ("nbd", "rbd", …): no file of this host is under the node. "" if
+  /// none is known.
+  std::string_view network_driver() const;
   /// errno of `request`, or 0.
   int error_number() const { return request != nullptr ? request->error() : 0; }
 };

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 
 #include "causes/rules/rules.hpp"
@@ -44,14 +43,6 @@ std::vector<const timeline::KernelLine*> lines_that(const Case& c, bool (*says)(
   return lines;
 }
 
-std::string network_driver(const StorageFacts& s) {
-  static constexpr std::array<std::string_view, 12> kRemote = {
-      "nbd", "iscsi", "rbd", "ssh", "nfs", "gluster", "http", "https", "ftp", "curl", "nvmeof", "sheepdog"};
-  for (std::string_view driver : kRemote)
-    if (s.has_driver(driver)) return std::string(driver);
-  return {};
-}
-
 bool network_file_system(const timeline::NodeFile* file) {
   if (file == nullptr) return false;
   const std::string& type = file->fs_type;
@@ -76,7 +67,7 @@ bool answered_with_io_error(const Case& c) {
       break;
   }
   if (s.request->is(trace::IoOperation::discard) || s.request->is(trace::IoOperation::zeroes)) return false;
-  return !device_dead(c) && !device_replaced(c) && !nospace_below(c) && network_driver(s).empty() &&
+  return !device_dead(c) && !device_replaced(c) && !nospace_below(c) && s.network_driver().empty() &&
          !network_file_system(s.file) && lines_that(c, says_corruption).empty();
 }
 
@@ -176,6 +167,9 @@ Opinion judge_storage_discard_failed(const Case& c) {
   };
   const bool below = is(trace::IoOperation::discard) || is(trace::IoOperation::zeroes);
   if (lines.empty() && !called && !below) return nothing();
+  // Allocating zeroes, or splitting an extent for a hole, takes room: refused for want of it, that is the
+  // cause.
+  if (called && (s.error_number() == ENOSPC || s.error_number() == EDQUOT)) return nothing();
   Finding finding = storage_finding(c, called && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.summary = fmt::format("{} failed, and the request was a discard or write-zeroes", request_text(c));
   for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
@@ -218,7 +212,7 @@ Opinion judge_storage_permission(const Case& c) {
 Opinion judge_storage_network(const Case& c) {
   const StorageFacts& s = c.storage;
   if (!c.is_storage_error() || s.error == nullptr || s.nospace) return nothing();
-  const std::string driver = network_driver(s);
+  const std::string driver(s.network_driver());
   if (driver.empty() && !network_file_system(s.file)) return nothing();
   const std::string what = driver.empty() ? s.file->fs_type : driver;
   Finding finding = storage_finding(c, Confidence::likely);

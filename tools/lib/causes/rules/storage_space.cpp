@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "causes/rules/rules.hpp"
@@ -26,11 +27,55 @@ const timeline::KernelLine* space_line(const Case& c) {
   return nullptr;
 }
 
-/// ENOSPC, a file, room on its file system: what remains is a quota, a short write, or room that came back.
+/// ENOSPC, a file, room on its file system: what remains is a quota, a short write, room that came back, or
+/// room that the file system keeps for itself.
 bool space_unexplained(const Case& c) {
   const timeline::NodeFile* file = c.storage.file;
   return c.is_storage_error() && c.storage.nospace && file != nullptr && !is_block_device(*file) &&
          file->file.fs_size_bytes != 0 && !file_system_full(c) && !unreachable(c);
+}
+
+/// What is left may be what the file system needs for its own blocks, or lie in pieces too small.
+bool nearly_full(const Case& c) {
+  constexpr std::uint64_t kMost = 256u << 20;
+  const timeline::NodeFile& file = *c.storage.file;
+  return free_for_qemu(c, file) < std::min(kMost, file.file.fs_size_bytes / 50);
+}
+
+/// XFS answers a project quota with ENOSPC, and servers answer as the file system behind them; the others say
+/// EDQUOT.
+bool quota_may_say_enospc(const timeline::NodeFile& file) {
+  for (const std::string_view type : {"ext2", "ext3", "ext4", "btrfs", "f2fs", "tmpfs"})
+    if (file.fs_type == type) return false;
+  return true;
+}
+
+bool on_fuse(const timeline::NodeFile& file) {
+  return file.fs_type.starts_with("fuse");
+}
+
+/// ENOSPC with room: from the file system itself, as far as can be told.
+bool full_in_spite_of_room(const Case& c) {
+  return space_unexplained(c) && c.storage.short_write == nullptr && !on_fuse(*c.storage.file) &&
+         (nearly_full(c) || !quota_may_say_enospc(*c.storage.file));
+}
+
+Finding full_in_spite_of_room_finding(const Case& c) {
+  const timeline::NodeFile& file = *c.storage.file;
+  Finding finding = storage_finding(c, Confidence::likely);
+  finding.details["exhausted"] = "unknown";
+  finding.summary = fmt::format("{} failed with ENOSPC, although {} shows as free there now", request_text(c),
+                                human_bytes(free_for_qemu(c, file)));
+  std::string why = "what it keeps for its own blocks, and room that came back since, show as free";
+  if (c.storage.request == nullptr) why += "; a short write looks the same without probes";
+  if (quota_may_say_enospc(file)) why += "; a project quota gives ENOSPC too";
+  finding.not_proved.push_back({"that it had no room", std::move(why)});
+  finding.remedy.push_back(
+      fmt::format("free space on {} (or enlarge it), then: {}", file.mount, qmp_call(c, "cont")));
+  if (file.fs_type == "btrfs")
+    finding.remedy.push_back(
+        fmt::format("see whether its metadata is what ran out: btrfs filesystem usage {}", file.mount));
+  return finding;
 }
 
 }  // namespace
@@ -44,6 +89,14 @@ Opinion judge_storage_full(const Case& c) {
     finding.summary =
         fmt::format("{} failed with ENOSPC: its file system or device is full", request_text(c));
     finding.details["exhausted"] = "unknown";
+    if (const std::string_view driver = s.network_driver(); !driver.empty()) {
+      finding.summary =
+          fmt::format("{} failed with ENOSPC: what the {} server stores to is full", request_text(c), driver);
+      finding.details["transport"] = driver;
+      finding.not_proved.push_back({"what is full, and where", "the server's side cannot be seen from here"});
+      finding.remedy.push_back("make room where the server stores, then: " + qmp_call(c, "cont"));
+      return found(std::move(finding));
+    }
     finding.not_proved.push_back({"that there is no space left",
                                   "the host's side of the node was not seen; a "
                                   "device that died gives the same error"});
@@ -59,6 +112,7 @@ Opinion judge_storage_full(const Case& c) {
         fmt::format("{} is a block device: QEMU's requests meet no file system there", s.file->path));
   const bool no_inodes = s.file->file.fs_files != 0 && s.file->file.fs_files_free == 0;
   if (!file_system_full(c) && !(no_inodes && s.nospace)) {
+    if (full_in_spite_of_room(c)) return found(full_in_spite_of_room_finding(c));
     return against("storage-full", fmt::format("{} {} has {} free", s.file->fs_type, s.file->mount,
                                                human_bytes(free_for_qemu(c, *s.file))));
   }
@@ -152,7 +206,9 @@ Opinion judge_storage_quota(const Case& c) {
   const bool seen = s.error_number() == EDQUOT;
   const bool said = seen || contains(s.reason, "quota exceeded");
   if (!said && !space_unexplained(c)) return nothing();
-  if (!said && (s.file->fs_type.rfind("fuse", 0) == 0 || s.short_write != nullptr)) return nothing();
+  if (!said &&
+      (on_fuse(*s.file) || s.short_write != nullptr || !quota_may_say_enospc(*s.file) || nearly_full(c)))
+    return nothing();
   Finding finding = storage_finding(c, seen && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.details["errno"] = said ? "EDQUOT" : "ENOSPC";
   finding.summary =
@@ -212,7 +268,7 @@ Opinion judge_storage_short_write(const Case& c) {
   // A call that failed outright is no short one.
   if (s.request != nullptr) return nothing();
   const bool seen = s.short_write != nullptr;
-  if (!seen && s.file->fs_type.rfind("fuse", 0) != 0) return nothing();
+  if (!seen && !on_fuse(*s.file)) return nothing();
   Finding finding = storage_finding(c, seen && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.summary = fmt::format("{} was written in part only, and QEMU calls that ENOSPC: {} is free there",
                                 request_text(c), human_bytes(free_for_qemu(c, *c.storage.file)));
@@ -222,7 +278,7 @@ Opinion judge_storage_short_write(const Case& c) {
     finding.not_proved.push_back({"that the kernel returned a short write",
                                   "the syscall's result was not seen; a full "
                                   "store behind the server looks the same"});
-  finding.remedy.push_back((s.file->fs_type.rfind("fuse", 0) == 0
+  finding.remedy.push_back((on_fuse(*s.file)
                                 ? "look at the file system's server and what it stores to, then: "
                                 : "look at what the file system stores to, then: ") +
                            qmp_call(c, "cont"));
