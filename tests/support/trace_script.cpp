@@ -2,7 +2,6 @@
 #include "tests/support/trace_script.hpp"
 
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
@@ -17,6 +16,8 @@
 #include "stalls/times.hpp"
 #include "tests/support/io_names.hpp"
 #include "tests/support/temp_dir.hpp"
+#include "tests/support/trace_script_line.hpp"
+#include "trace/tap_records.hpp"
 #include "trace/writer.hpp"
 
 namespace vmwhy::test {
@@ -24,136 +25,6 @@ namespace {
 
 namespace json = boost::json;
 using trace::OwnedRecord;
-
-struct Line {
-  double time = 0;
-  std::string type;
-  std::vector<std::string> words;
-  std::map<std::string, std::string> values;
-  json::value data;  // null: none
-  std::string text;
-
-  std::string value(const std::string& key, std::string otherwise = {}) const {
-    auto at = values.find(key);
-    return at == values.end() ? otherwise : at->second;
-  }
-  std::string word(std::size_t n) const { return n < words.size() ? words[n] : std::string(); }
-  bool has(const std::string& key) const { return values.count(key) > 0; }
-  double number(const std::string& key, double otherwise = 0) const {
-    return has(key) ? std::strtod(value(key).c_str(), nullptr) : otherwise;
-  }
-  std::uint64_t bytes(const std::string& key, std::uint64_t otherwise = 0) const {
-    if (!has(key)) return otherwise;
-    const std::string text = value(key);
-    char* end = nullptr;
-    const double amount = std::strtod(text.c_str(), &end);
-    const std::string unit = end;
-    const double scale = unit == "k" ? 1024.0 : unit == "m" ? 1048576.0 : unit == "g" ? 1073741824.0 : 1.0;
-    return static_cast<std::uint64_t>(amount * scale);
-  }
-  std::uint64_t device(const std::string& key) const {
-    unsigned major = 0, minor = 0;
-    if (!has(key) || std::sscanf(value(key).c_str(), "%u:%u", &major, &minor) != 2) return 0;
-    return makedev(major, minor);
-  }
-  std::uint32_t vm() const { return static_cast<std::uint32_t>(number("vm", 1)); }
-};
-
-std::uint64_t at(double seconds) {
-  return kScriptBoottimeNs + static_cast<std::uint64_t>(std::llround(seconds * 1e6)) * 1000;
-}
-std::int64_t wall_us(double seconds) {
-  return kScriptRealtimeNs / 1000 + static_cast<std::int64_t>(std::llround(seconds * 1e6));
-}
-std::uint64_t span(double seconds) {
-  return static_cast<std::uint64_t>(std::llround(seconds * 1e9));
-}
-
-std::string unescape(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 1 < text.size() && (text[i + 1] == 'n' || text[i + 1] == 't')) {
-      out += text[++i] == 'n' ? '\n' : '\t';
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
-}
-
-/// The end of the JSON value that begins at `from`.
-std::size_t json_end(std::string_view line, std::size_t from) {
-  int depth = 0;
-  bool quoted = false;
-  for (std::size_t i = from; i < line.size(); ++i) {
-    if (quoted) {
-      if (line[i] == '\\')
-        ++i;
-      else if (line[i] == '"')
-        quoted = false;
-    } else if (line[i] == '"') {
-      quoted = true;
-    } else if (line[i] == '{' || line[i] == '[') {
-      ++depth;
-    } else if ((line[i] == '}' || line[i] == ']') && --depth == 0) {
-      return i + 1;
-    }
-  }
-  return std::string_view::npos;
-}
-
-/// Reads one word or key=value, with double quotes around what holds spaces.
-std::string next_word(std::string_view line, std::size_t& i) {
-  std::string word;
-  bool quoted = false;
-  for (; i < line.size() && (quoted || line[i] != ' '); ++i) {
-    if (line[i] == '"')
-      quoted = !quoted;
-    else
-      word += line[i];
-  }
-  return word;
-}
-
-std::string parse_line(std::string_view line, Line& out) {
-  std::size_t i = 0;
-  bool first = true;
-  while (i < line.size()) {
-    if (line[i] == ' ') {
-      ++i;
-      continue;
-    }
-    if (line.substr(i, 3) == "-- ") {
-      out.text = unescape(line.substr(i + 3));
-      break;
-    }
-    if (line[i] == '{' || line[i] == '[') {
-      const std::size_t end = json_end(line, i);
-      if (end == std::string_view::npos) return "JSON without an end";
-      boost::system::error_code error;
-      const std::string_view text = line.substr(i, end - i);
-      out.data = json::parse(json::string_view(text.data(), text.size()), error);
-      if (error) return "bad JSON: " + std::string(text);
-      i = end;
-      continue;
-    }
-    const std::string word = next_word(line, i);
-    const std::size_t equals = word.find('=');
-    if (first) {
-      char* end = nullptr;
-      out.time = std::strtod(word.c_str(), &end);
-      if (*end != '\0') return "no time: " + word;
-      first = false;
-    } else if (out.type.empty()) {
-      out.type = word;
-    } else if (equals != std::string::npos) {
-      out.values[word.substr(0, equals)] = word.substr(equals + 1);
-    } else {
-      out.words.push_back(word);
-    }
-  }
-  return out.type.empty() ? "no type" : "";
-}
 
 OwnedRecord message(const Line& line, trace::QmpKind kind, const std::string& command,
                     const json::value& body) {
@@ -203,6 +74,33 @@ OwnedRecord link(const Line& line) {
   l.link = static_cast<std::uint32_t>(line.number("link"));
   return trace::make_record(at(line.time), line.vm(), l,
                             trace::join_text({line.value("address", "/run/web1.qmp"), line.value("detail")}));
+}
+
+OwnedRecord peer(const Line& line) {
+  trace::QmpPeer p{};
+  p.state =
+      named(line.word(0), {{"connected", 1}, {"closed", 2}, {"blocked", 3}, {"flowing", 4}, {"ended", 5}});
+  p.link = static_cast<std::uint32_t>(line.number("link", trace::kFirstHeardLink));
+  p.pid = static_cast<std::uint32_t>(line.number("pid", 812));
+  const std::string comm = line.value("comm", "libvirtd");
+  return trace::make_record(
+      at(line.time), line.vm(), p,
+      trace::join_text({line.value("monitor", "/var/lib/libvirt/qemu/domain-1-web1/monitor.sock"), comm,
+                        line.value("args", "/usr/sbin/" + comm), "root", "", line.value("parents")}));
+}
+
+OwnedRecord gap(const Line& line) {
+  trace::QmpGap g{};
+  g.bytes = line.bytes("bytes", 100);
+  g.link = static_cast<std::uint32_t>(line.number("link", trace::kFirstHeardLink));
+  return trace::make_record(at(line.time), line.vm(), g);
+}
+
+OwnedRecord command(const Line& line) {
+  json::object body{{"execute", line.word(0)}};
+  if (!line.data.is_null()) body["arguments"] = line.data;
+  if (line.has("id")) body["id"] = line.value("id");
+  return message(line, trace::QmpKind::command, line.word(0), body);
 }
 
 OwnedRecord file(const Line& line) {
@@ -467,7 +365,11 @@ bool make(const Line& line, OwnedRecord& out) {
     out = message(line, trace::QmpKind::error, line.word(0),
                   json::object{{"error", json::object{{"class", "GenericError"}, {"desc", line.text}}}});
   else if (type == "command")
-    out = message(line, trace::QmpKind::command, line.word(0), json::object{{"execute", line.word(0)}});
+    out = command(line);
+  else if (type == "peer")
+    out = peer(line);
+  else if (type == "gap")
+    out = gap(line);
   else if (type == "withheld")
     out = trace::make_record(at(line.time), line.vm(), trace::QmpWithheld{},
                              trace::join_text({line.word(0), line.text}));

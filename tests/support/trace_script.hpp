@@ -8,7 +8,10 @@
 //   event NAME {data}        stamp=SECONDS (QEMU's own time; default: the line's), stamp=none, link=N
 //   status STATE             a reply to query-status; sent=SECONDS, running=yes
 //   reply COMMAND {return}   sent=SECONDS, link=N       error COMMAND -- description
-//   command NAME             sent by us                 withheld COMMAND -- reason
+//   command NAME {arguments} id=, link=N (32 and more: another client's)   withheld COMMAND -- reason
+//   peer STATE               another client: connected, closed, blocked, flowing, ended; pid= comm= args=
+//   parents=
+//                            monitor= link=N           gap  bytes= link=N
 //   link STATE               waited=SECONDS address= detail= link=N
 //   file                     node= path= mount= fs= source= size= free= avail= inodes= inodes_free=
 //                            block=MAJ:MIN path_block=MAJ:MIN bytes= fd= flags=a,b (deleted, path-missing,
