@@ -73,6 +73,7 @@ class Reader {
   void monitor_device(const std::string& value);
   void chardev(const OptionArgument& argument);
   void add_disk(const OptionArgument& argument);
+  void place_nodes_above();
   void add_disk(std::string_view node, std::string_view path);
 
   struct Chardev {
@@ -81,6 +82,7 @@ class Reader {
   };
   CommandLine out_;
   std::map<std::string, Chardev> chardevs_;
+  std::vector<std::pair<std::string, std::string>> above_;  ///< Nodes, and the node that each stands on.
   std::vector<std::string> control_;
 };
 
@@ -185,7 +187,10 @@ void Reader::add_disk(const OptionArgument& argument) {
     const bool plain = key == "file" || key == "filename";
     if (!plain && !key.ends_with(".filename") && !key.ends_with("file.path")) continue;
     // With -blockdev, "file" may name another node instead of a path.
-    if (key == "file" && !argument.get("driver").empty() && value.find('/') == std::string::npos) continue;
+    if (key == "file" && !argument.get("driver").empty() && value.find('/') == std::string::npos) {
+      if (!node.empty()) above_.emplace_back(node, value);
+      continue;
+    }
     if (value.starts_with("json:")) {
       Parts nested;
       flatten_json(std::string_view(value).substr(5), nested);
@@ -241,7 +246,17 @@ CommandLine Reader::read(const std::vector<std::string>& arguments) {
     const auto found = chardevs_.find(id);
     if (found != chardevs_.end() && found->second.usable) out_.monitors.push_back(found->second.endpoint);
   }
+  place_nodes_above();
   return std::move(out_);
+}
+
+/// A node above another one stands on the same file. QEMU wants the lower one first, so one pass is enough.
+void Reader::place_nodes_above() {
+  for (const auto& pair : above_) {
+    const auto file = std::find_if(out_.disks.begin(), out_.disks.end(),
+                                   [&](const CommandLineDisk& disk) { return disk.node == pair.second; });
+    if (file != out_.disks.end()) out_.disks.push_back({pair.first, std::string(file->path)});
+  }
 }
 
 }  // namespace

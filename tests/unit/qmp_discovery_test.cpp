@@ -138,9 +138,11 @@ TEST_F(QmpDiscovery, ReadsALibvirtDomainWithASocketPassedByDescriptor) {
   ASSERT_EQ(process.monitors.size(), 1u);
   EXPECT_EQ(process.monitors[0].address, "/var/lib/libvirt/qemu/domain-3-web 1/monitor.sock");
   EXPECT_TRUE(process.monitors[0].held);
-  ASSERT_EQ(process.disks.size(), 1u);
+  ASSERT_EQ(process.disks.size(), 2u);
   EXPECT_EQ(process.disks[0].node, "libvirt-1-storage");
   EXPECT_EQ(process.disks[0].path, "/var/lib/libvirt/images/web.qcow2");
+  EXPECT_EQ(process.disks[1].node, "libvirt-1-format") << "what stands above has the same file";
+  EXPECT_EQ(process.disks[1].path, "/var/lib/libvirt/images/web.qcow2");
   std::vector<std::int32_t> vcpus;
   for (const QemuThread& thread : process.threads) vcpus.push_back(thread.vcpu);
   EXPECT_EQ(vcpus, (std::vector<std::int32_t>{-1, 0, 11, -1}));
@@ -297,10 +299,12 @@ TEST(QmpCommandLine, FindsDisksInEveryForm) {
            "-blockdev", "driver=qcow2,node-name=n3,file.driver=file,file.filename=/e.img", "-blockdev",
            "driver=raw,node-name=n4,file=n3"})
           .disks;
-  ASSERT_EQ(disks.size(), 4u);
+  ASSERT_EQ(disks.size(), 5u);
   EXPECT_EQ(disks[0].path, "/a.img");
   EXPECT_EQ(disks[1].path, "/b,c.img");
   EXPECT_EQ(disks[3].node, "n3");
+  EXPECT_EQ(disks[4].node, "n4");
+  EXPECT_EQ(disks[4].path, "/e.img");
 }
 
 }  // namespace
