@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <map>
 
+#include "causes/actors.hpp"
 #include "causes/rule.hpp"
 #include "causes/rules/threads.hpp"
 #include "core/text.hpp"
@@ -47,6 +48,14 @@ void add_frame(const Case& c, Verdict& verdict) {
       if (status.time_ns < c.begin || status.time_ns > c.until || status.running) continue;
       add({status.time_ns, "qmp", fmt::format("query-status: {}", status.state)});
       break;
+    }
+  }
+  if (c.is_pause() && c.incident.end_ns && c.incident.ended_by == "RESUME") {
+    if (const Act act = last_act(c.vm, {"cont"}, c.begin, *c.incident.end_ns)) {
+      boost::json::object resumed = act.details();
+      resumed["after_ns"] = *c.incident.end_ns - c.begin;
+      verdict.details["resumed_by"] = std::move(resumed);
+      add(act.evidence());
     }
   }
   std::stable_sort(verdict.evidence.begin(), verdict.evidence.end(),
@@ -109,6 +118,11 @@ void add_missing(const Case& c, Verdict& verdict) {
     if (withheld.time_ns < c.begin || withheld.time_ns > c.until + timeline::kSecond) continue;
     // It was asked before, and the evidence says that no reply came.
     if (is_overdue(c, withheld.command)) continue;
+    // Another client asked it, and the tap heard the answer.
+    const auto answered = c.vm.answered.find(withheld.command);
+    if (answered != c.vm.answered.end() && answered->second >= c.begin &&
+        answered->second <= c.until + timeline::kSecond)
+      continue;
     std::string& commands = withheld_for[withheld.reason];
     if (!contains_word(commands, withheld.command))
       commands += (commands.empty() ? "" : ", ") + withheld.command;

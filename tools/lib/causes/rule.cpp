@@ -214,6 +214,21 @@ std::string monitor_of(const timeline::VmTracks& vm) {
 }
 
 std::string qmp_call(const Case& c, std::string_view command) {
+  const bool own = std::any_of(c.vm.links.begin(), c.vm.links.end(), [](const auto& entry) {
+    return entry.first < trace::kFirstHeardLink && !entry.second.address.empty();
+  });
+  if (!own && (c.vm.owner == "libvirt" || c.vm.owner == "kubevirt")) {
+    const bool plain =
+        !c.vm.name.empty() && std::all_of(c.vm.name.begin(), c.vm.name.end(), [](unsigned char byte) {
+          return std::isalnum(byte) != 0 || byte == '-' || byte == '_' || byte == '.';
+        });
+    const std::string domain = plain ? c.vm.name : "DOMAIN";
+    if (command == "cont") return "virsh resume " + domain;
+    if (command == "system_reset") return "virsh reset " + domain;
+    return fmt::format("virsh qemu-monitor-command {} --hmp {}", domain, command);
+  }
+  if (!own && !c.vm.peers.empty())
+    return fmt::format("{}, sent by the client that holds its monitor", command);
   const std::string monitor = monitor_of(c.vm);
   return fmt::format("qmp-call -s {} {}", monitor.empty() ? "SOCKET" : monitor, command);
 }

@@ -163,6 +163,11 @@ void ended(std::ostream& out, const Incident& incident, const TextStyle& style) 
   }
   out << fmt::format(" after {} ({}", took, printable(incident.verdict.cause, 64));
   if (!died && !incident.ended_by.empty()) out << "; " << printable(incident.ended_by, 200);
+  if (const auto* resumed = incident.verdict.details.if_contains("resumed_by");
+      resumed != nullptr && resumed->is_object())
+    if (const auto* sender = resumed->get_object().if_contains("sender");
+        sender != nullptr && sender->is_string())
+      out << ", as " << printable(std::string(sender->get_string()), 200) << " asked";
   out << ")\n";
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "trace/tap_records.hpp"
 #include "trace/thread_records.hpp"
 
 namespace vmwhy::timeline {
@@ -69,11 +70,25 @@ struct BlockBackends {
   std::map<std::string, std::uint64_t> throttled_iops;  ///< By node: iops or bps limits that are set.
 };
 
-/// A command that our side sent and that is no query.
+/// A command that is no query: our side sent it, or another client whose monitor was tapped.
 struct Command {
   std::uint64_t time_ns = 0;
   std::string name;
   std::uint32_t link = 0;
+  bool heard = false;  ///< Another client's.
+  std::string id;      ///< heard: as JSON; "" without one.
+  std::string line;    ///< heard: human-monitor-command's command line, migrate's uri.
+};
+
+/// Another client of a monitor, as the tap found it.
+struct Peer {
+  std::uint64_t time_ns = 0;
+  trace::QmpPeer peer{};
+  std::string monitor, comm, command_line, user, container, parents;
+
+  trace::QmpPeerState state() const { return static_cast<trace::QmpPeerState>(peer.state); }
+  /// "libvirtd (812)", "pid 812".
+  std::string to_string() const;
 };
 
 struct LinkChange {

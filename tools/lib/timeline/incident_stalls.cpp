@@ -103,9 +103,59 @@ void Incidents::on_vm_seen(const VmTracks& vm, std::uint64_t now_ns) {
   std::uint32_t holder = 0;
   for (const Monitor& monitor : vm.monitors)
     if (monitor.held) holder = std::max<std::uint32_t>(monitor.held_by_pid, 1);
-  if (state.holder_pid != 0 && holder == 0 && !vm.ended && open_of(vm.id, Topic::monitor_lost) == nullptr)
+  // What a tap heard of it tells more.
+  const bool heard = std::any_of(vm.peers.begin(), vm.peers.end(),
+                                 [&](const Peer& peer) { return peer.peer.pid == state.holder_pid; });
+  if (state.holder_pid != 0 && holder == 0 && !heard && !vm.ended &&
+      open_of(vm.id, Topic::monitor_lost) == nullptr)
     close(open(vm.id, Topic::monitor_lost, Kind::event, "holder gone", now_ns, now_ns), now_ns, "", true);
   state.holder_pid = holder;
+}
+
+void Incidents::on_client_back(const VmTracks& vm, std::uint64_t time_ns) {
+  State& state = states_[vm.id];
+  if (state.client_gone_ns != 0)
+    open(vm.id, Topic::monitor_lost, Kind::event, "client gone", std::exchange(state.client_gone_ns, 0),
+         time_ns);
+  Incident* lost = open_of(vm.id, Topic::monitor_lost);
+  if (lost != nullptr && lost->trigger == "client gone") close(*lost, time_ns, "connected again");
+}
+
+// What a tap tells of other clients.
+void Incidents::on_peer(const VmTracks& vm, const Peer& peer) {
+  if (vm.ended) return;
+  State& state = states_[vm.id];
+  const std::uint32_t link = peer.peer.link;
+  switch (peer.state()) {
+    case trace::QmpPeerState::connected:
+      if (state.peers.size() < kMaxLinks) state.peers[link] = peer.time_ns;
+      return on_client_back(vm, peer.time_ns);
+    case trace::QmpPeerState::closed: {
+      const auto since = state.peers.find(link);
+      const bool lasting = since != state.peers.end() && peer.time_ns >= since->second + kLastingClient;
+      if (since != state.peers.end()) state.peers.erase(since);
+      state.blocked.erase(link);
+      if (!lasting || open_of(vm.id, Topic::monitor_lost) != nullptr) return;
+      state.client_gone_ns = peer.time_ns;
+      ticking_.insert(vm.id);
+      return;
+    }
+    case trace::QmpPeerState::ended:
+      state.peers.erase(link);
+      state.blocked.erase(link);
+      return;
+    case trace::QmpPeerState::blocked:
+      if (state.blocked.size() < kMaxLinks) state.blocked.emplace(link, peer.time_ns);
+      ticking_.insert(vm.id);
+      return;
+    case trace::QmpPeerState::flowing: {
+      state.blocked.erase(link);
+      Incident* lost = open_of(vm.id, Topic::monitor_lost);
+      if (lost != nullptr && lost->trigger == "client does not read")
+        close(*lost, peer.time_ns, "it reads again");
+      return;
+    }
+  }
 }
 
 void Incidents::on_process(const VmTracks& vm, const Process& process) {
@@ -172,7 +222,8 @@ void Incidents::tick(const std::map<std::uint32_t, VmTracks>& vms, std::uint64_t
     }
     State& state = states_[id];
     tick_vm(vm->second, state, now_ns);
-    bool waits = state.closed_ns != 0 || !state.hung.empty();
+    bool waits =
+        state.closed_ns != 0 || state.client_gone_ns != 0 || !state.hung.empty() || !state.blocked.empty();
     for (Topic topic : {Topic::pause_loop, Topic::reset_loop}) waits = waits || open_of(id, topic) != nullptr;
     for (Topic topic : kFolded) waits = waits || open_of(id, topic) != nullptr;
     at = waits ? std::next(at) : ticking_.erase(at);
@@ -184,6 +235,15 @@ void Incidents::tick_vm(const VmTracks& vm, State& state, std::uint64_t now_ns) 
     if (open_of(vm.id, Topic::monitor_lost) == nullptr)
       open(vm.id, Topic::monitor_lost, Kind::event, "monitor closed", state.closed_ns, now_ns);
     state.closed_ns = 0;
+  }
+  if (state.client_gone_ns != 0 && now_ns > state.client_gone_ns + kEndGrace) {
+    if (open_of(vm.id, Topic::monitor_lost) == nullptr)
+      open(vm.id, Topic::monitor_lost, Kind::event, "client gone", state.client_gone_ns, now_ns);
+    state.client_gone_ns = 0;
+  }
+  for (const auto& [link, since] : state.blocked) {
+    if (now_ns <= since + kClientHangs || open_of(vm.id, Topic::monitor_lost) != nullptr) continue;
+    open(vm.id, Topic::monitor_lost, Kind::event, "client does not read", since, now_ns);
   }
   if (!state.hung.empty() && now_ns > state.hung_seen_ns + kHungForgotten) {
     state.hung.clear();

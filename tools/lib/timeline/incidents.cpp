@@ -209,7 +209,7 @@ void Incidents::on_end(VmTracks& vm) {
     if (key.first == vm.id) open_ids.push_back(id);
   for (std::uint64_t id : open_ids) close(incidents_.at(id), vm.ended->time_ns, "QEMU ended");
   State& state = states_[vm.id];
-  state.closed_ns = 0;
+  state.closed_ns = state.client_gone_ns = 0;
   state.folded_stop_ns = 0;
   ticking_.erase(vm.id);
   Incident& exit = open(vm.id, Topic::exit, Kind::exit, "process gone", vm.ended->time_ns, vm.ended->time_ns);

@@ -29,6 +29,7 @@ class Incidents {
   // Facts, in the order in which they were recorded; `now_ns` is the record's time.
   void on_qmp(VmTracks& vm, const QmpFact& fact, std::uint64_t now_ns);
   void on_link(const VmTracks& vm, const LinkChange& change);
+  void on_peer(const VmTracks& vm, const Peer& peer);
   void on_vm_seen(const VmTracks& vm, std::uint64_t now_ns);
   void on_process(const VmTracks& vm, const Process& process);
   void on_thread(const VmTracks& vm, const Thread& thread);
@@ -70,6 +71,9 @@ class Incidents {
     std::uint64_t closed_ns = 0;        ///< A monitor closed, and what that means is not known yet.
     std::uint32_t holder_pid = 0;
     std::deque<std::pair<std::uint64_t, std::uint64_t>> slow;  ///< Begin and end of recent slow requests.
+    std::map<std::uint32_t, std::uint64_t> peers;              ///< By link: since when it is connected.
+    std::map<std::uint32_t, std::uint64_t> blocked;            ///< By link: since when it does not read.
+    std::uint64_t client_gone_ns = 0;  ///< A client closed its monitor, and what that means is not known yet.
   };
 
   Incident* open_of(std::uint32_t vm, Topic topic);
@@ -93,6 +97,7 @@ class Incidents {
   void open_postcopy(std::uint32_t vm, std::string trigger, std::uint64_t begin_ns, std::uint64_t now_ns);
   void open_pause_loop(const VmTracks& vm, State& state, std::uint64_t stop_ns, std::uint64_t now_ns);
 
+  void on_client_back(const VmTracks& vm, std::uint64_t time_ns);
   void set_stall(std::uint32_t vm, StallReason reason, std::string trigger, std::uint64_t begin_ns,
                  std::uint64_t now_ns);
   void clear_stall(std::uint32_t vm, unsigned reasons, std::uint64_t end_ns, const char* ended_by);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
 
 #include "timeline/json_read.hpp"
 #include "trace/tap_records.hpp"
@@ -14,6 +15,7 @@ namespace json = boost::json;
 
 constexpr std::size_t kMaxEventBytes = 16u << 10;
 constexpr std::size_t kMaxNodes = 4096;
+constexpr std::size_t kMaxAnswered = 64;
 
 Bounded<QmpEvent>& list_of(VmTracks& vm, const std::string& name) {
   auto at = vm.events.find(name);
@@ -172,6 +174,8 @@ void add_reply(VmTracks& vm, const trace::RecordView& record, const trace::QmpMe
   const json::object* object = parsed.if_object();
   if (object == nullptr) return;
   const std::uint64_t time_ns = record.header.time_ns;
+  if (vm.answered.size() < kMaxAnswered || vm.answered.contains(command))
+    vm.answered.insert_or_assign(std::string(command.substr(0, 64)), time_ns);
   if (const json::object* value = object_of(*object, "return")) {
     if (command == "query-status") fact.status = add_status(vm, *value, time_ns, message.sent_ns);
     if (command == "query-migrate") fact.migration = add_migration(vm, *value, time_ns);
@@ -184,11 +188,21 @@ void add_reply(VmTracks& vm, const trace::RecordView& record, const trace::QmpMe
 }
 
 void add_command(VmTracks& vm, const trace::RecordView& record, const trace::QmpMessage& message) {
-  // Another client's, which a tap heard: our side did not send it.
-  if (message.link >= trace::kFirstHeardLink) return;
   const std::string_view name = trace::text_field(record.text, 0).substr(0, 64);
   if (name.empty() || name.substr(0, 6) == "query-" || name == "qmp_capabilities") return;
-  vm.commands.add({record.header.time_ns, std::string(name), message.link});
+  // What passes by the thousand must not push out what stopped the VM.
+  if (name == "qom-get" || name == "qom-list" || name == "device-list-properties") return;
+  const bool heard = message.link >= trace::kFirstHeardLink;
+  Command command{record.header.time_ns, std::string(name), message.link, heard, {}, {}};
+  if (command.heard) {
+    const json::value parsed = parse_json(record.text.substr(std::min(record.text.size(), name.size() + 1)));
+    if (const json::object* object = parsed.if_object()) {
+      if (const json::value* id = object->if_contains("id")) command.id = json::serialize(*id).substr(0, 128);
+      if (const json::object* arguments = object_of(*object, "arguments"))
+        command.line = text_of(*arguments, name == "migrate" ? "uri" : "command-line", 128);
+    }
+  }
+  vm.commands.add(std::move(command));
 }
 
 }  // namespace
@@ -255,6 +269,25 @@ const LinkChange& add_qmp_link(VmTracks& vm, const trace::RecordView& record) {
     }
   }
   return vm.link_changes.add(std::move(change));
+}
+
+const Peer& add_qmp_peer(VmTracks& vm, const trace::RecordView& record) {
+  Peer out;
+  out.time_ns = record.header.time_ns;
+  out.peer = record.as<trace::QmpPeer>();
+  out.monitor = trace::text_field(record.text, 0).substr(0, 512);
+  out.comm = trace::text_field(record.text, 1).substr(0, 64);
+  out.command_line = trace::text_field(record.text, 2).substr(0, 512);
+  out.user = trace::text_field(record.text, 3).substr(0, 64);
+  out.container = trace::text_field(record.text, 4).substr(0, 128);
+  out.parents = trace::text_field(record.text, 5).substr(0, 512);
+  return vm.peers.add(std::move(out));
+}
+
+std::string Peer::to_string() const {
+  if (peer.pid == 0) return comm.empty() ? "a client that could not be told" : comm;
+  const std::string pid = std::to_string(peer.pid);
+  return comm.empty() ? "pid " + pid : comm + " (" + pid + ")";
 }
 
 void add_qmp_withheld(VmTracks& vm, const trace::RecordView& record) {

@@ -25,6 +25,9 @@ QmpFact add_qmp_message(VmTracks& vm, const trace::RecordView& record, const clo
 /// @return the change, as it is kept.
 const LinkChange& add_qmp_link(VmTracks& vm, const trace::RecordView& record);
 
+/// @return the change, as it is kept.
+const Peer& add_qmp_peer(VmTracks& vm, const trace::RecordView& record);
+
 void add_qmp_withheld(VmTracks& vm, const trace::RecordView& record);
 
 }  // namespace vmwhy::timeline

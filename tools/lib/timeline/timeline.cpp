@@ -5,6 +5,7 @@
 
 #include "timeline/host_track.hpp"
 #include "timeline/windows.hpp"
+#include "trace/tap_records.hpp"
 
 namespace vmwhy::timeline {
 
@@ -130,8 +131,13 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
       return incidents_.on_collected(vm->id, collected.began_ns, time_ns, collected.overdue, record.text);
     }
     default:
-      return;
+      return add_of_tap(*vm, record);
   }
+}
+
+void Timeline::add_of_tap(VmTracks& vm, const trace::RecordView& record) {
+  if (record.type() == trace::QmpPeer::kType) incidents_.on_peer(vm, add_qmp_peer(vm, record));
+  if (record.type() == trace::QmpGap::kType) vm.unheard_bytes += record.as<trace::QmpGap>().bytes;
 }
 
 void Timeline::add_snapshot(const trace::RecordView& record) {
@@ -175,6 +181,7 @@ void Timeline::forget() {
     vm.graphs.forget_before(since);
     vm.backends.forget_before(since);
     vm.commands.forget_before(since, 0);
+    vm.peers.forget_before(since);
     vm.processes.forget_before(since);
     vm.threads.forget_before(since, 0);
     vm.files.forget_before(since, 0);

@@ -42,6 +42,7 @@ class Timeline {
 
  private:
   void add_of_vm(const trace::RecordView& record);
+  void add_of_tap(VmTracks& vm, const trace::RecordView& record);
   void add_of_host(const trace::RecordView& record);
   void add_snapshot(const trace::RecordView& record);
   VmTracks* track(const trace::RecordView& record);

@@ -56,6 +56,9 @@ struct VmTracks {
   Bounded<BlockGraph> graphs{4};
   Bounded<BlockBackends> backends{8};
   Bounded<Command> commands{64};
+  std::map<std::string, std::uint64_t, std::less<>> answered;  ///< Queries: when each was answered last.
+  Bounded<Peer> peers{64};
+  std::uint64_t unheard_bytes = 0;                     ///< Of tapped monitors.
   std::map<std::uint32_t, std::int32_t> vcpu_threads;  ///< tid to cpu-index, from query-cpus-fast.
 
   // What the host shows of it.

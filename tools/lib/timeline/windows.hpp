@@ -37,6 +37,11 @@ constexpr std::uint64_t kHungForgotten = 5 * kSecond;
 /// A monitor that closed belongs to a QEMU that ends, if the process is gone within this time.
 constexpr std::uint64_t kEndGrace = 2 * kSecond;
 
+/// A tapped client that was connected for this long was no passer-by: the monitor is lost when it goes.
+constexpr std::uint64_t kLastingClient = 10 * kSecond;
+/// A tapped client that does not read for this long hangs.
+constexpr std::uint64_t kClientHangs = 5 * kSecond;
+
 /// Facts that come this long after an incident's end may still belong to it (rate-limited events).
 constexpr std::uint64_t kSettle = 3 * kSecond;
 /// An incident whose evidence is not collected is waited for this long.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "causes/actors.hpp"
 #include "causes/rules/rules.hpp"
 #include "core/text.hpp"
 #include "timeline/json_read.hpp"
@@ -19,7 +20,8 @@ namespace {
 const timeline::Command* own_stop(const Case& c) {
   const timeline::Command* found = nullptr;
   for (const timeline::Command& command : c.vm.commands)
-    if (command.name == "stop" && command.time_ns >= c.from && command.time_ns <= c.begin) found = &command;
+    if (!command.heard && command.name == "stop" && command.time_ns >= c.from && command.time_ns <= c.begin)
+      found = &command;
   return found;
 }
 
@@ -44,12 +46,31 @@ const timeline::Job* snapshot_job(const Case& c) {
   return nullptr;
 }
 
+void add_job(const Case& c, const timeline::Job& job, bool restoring, Finding& finding) {
+  finding.confidence = Confidence::proven;
+  const bool failed = !job.error.empty();
+  if (!restoring || failed)
+    finding.summary = fmt::format("the job '{}' ({}) stopped the VM{}", job.id, job.type,
+                                  failed ? " and failed: " + job.error : "");
+  finding.details["job"] = job.id;
+  finding.details["job_type"] = job.type;
+  finding.details["job_status"] = job.status;
+  if (failed) finding.details["job_error"] = job.error;
+  if (const timeline::Jobs* jobs = c.vm.jobs.first_in(c.begin, c.until + timeline::kSecond))
+    finding.evidence.push_back({jobs->time_ns, "qmp",
+                                fmt::format("query-jobs: {} '{}' {}{}", job.type, job.id, job.status,
+                                            failed ? ": " + job.error : "")});
+  if (const timeline::QmpEvent* change = c.event("JOB_STATUS_CHANGE"))
+    finding.evidence.push_back(qmp_evidence(*change));
+}
+
 }  // namespace
 
 Opinion judge_operator_stop(const Case& c) {
   if (!c.is_pause()) return nothing();
   const timeline::Command* own = own_stop(c);
-  if (!c.paused_in("paused") && own == nullptr) {
+  const Act act = last_act(c.vm, {"stop"}, c.from, c.begin);
+  if (!c.paused_in("paused") && own == nullptr && (!act || !c.run_state.empty())) {
     return nothing();
   }
   if (c.is_storage_error())
@@ -61,10 +82,14 @@ Opinion judge_operator_stop(const Case& c) {
     finding.summary = "the tool that recorded this trace sent stop";
     finding.evidence.push_back({own->time_ns, "qmp", fmt::format("stop was sent on link {}", own->link)});
     finding.details["sender"] = "this trace's recorder";
+  } else if (act) {
+    finding.confidence = Confidence::proven;
+    finding.summary = act.who() + " sent stop to QEMU's monitor";
+    name_actor(act, finding);
   } else {
-    finding.not_proved.push_back({"who sent stop",
-                                  "QEMU names nobody: it needs the monitor tap. A gdb that attaches and a "
-                                  "dump of the guest's memory look the same"});
+    finding.not_proved.push_back(
+        {"who sent stop",
+         no_actor(c, ". A gdb that attaches and a dump of the guest's memory look the same")});
   }
   std::string holders;
   for (const timeline::Monitor& monitor : c.vm.monitors) {
@@ -88,13 +113,46 @@ Opinion judge_operator_stop(const Case& c) {
   return found(std::move(finding));
 }
 
+namespace {
+
+/// What a client's command does to the VM.
+void tell_saving(const Saving& saving, Finding& finding) {
+  const std::string& name = saving.save.command->name;
+  const std::string_view line = saving.save.command->line;
+  const bool dump = name == "dump-guest-memory" || line.starts_with("dump-guest-memory");
+  const bool load = name == "snapshot-load" || line.starts_with("loadvm");
+  const bool migrate = name == "migrate";
+  finding.confidence = Confidence::proven;
+  finding.details["phase"] = dump ? "dump" : load ? "restore" : "save";
+  if (finding.summary.empty()) {
+    const char* what = migrate ? "its state written into a file or descriptor"
+                       : dump  ? "its memory dumped"
+                       : load  ? "a snapshot loaded"
+                               : "a snapshot of it saved";
+    finding.summary = saving.stop ? fmt::format("{} stopped the VM and had {}", saving.save.who(), what)
+                                  : fmt::format("{} had {}", saving.save.who(), what);
+  } else {
+    finding.summary += ", as " + saving.save.who() + " asked";
+  }
+  if (saving.stop) finding.evidence.push_back(saving.stop.evidence());
+  name_actor(saving.save, finding);
+  if (!migrate) return;
+  finding.not_proved.push_back(
+      {"what for", "virsh save, managedsave, dump and snapshot, and a tunnelled migration, all do so"});
+  finding.remedy.emplace_back(
+      "wait for it to end; a VM that was saved is gone until it is restored (virsh restore, virsh start)");
+}
+
+}  // namespace
+
 Opinion judge_snapshot_or_save(const Case& c) {
   if (!c.is_pause()) return nothing();
   const timeline::Job* job = snapshot_job(c);
   const timeline::QmpEvent* dump = c.vm.first_event("DUMP_COMPLETED", c.begin, c.until + timeline::kSecond);
+  const Saving asked = find_saving(c);
   const bool saving = c.run_state == "save-vm";
   const bool restoring = c.run_state == "restore-vm";
-  if (!saving && !restoring && job == nullptr && dump == nullptr) {
+  if (!saving && !restoring && job == nullptr && dump == nullptr && !asked) {
     return nothing();
   }
   Finding finding;
@@ -116,25 +174,13 @@ Opinion judge_snapshot_or_save(const Case& c) {
     finding.details["phase"] = "dump";
     finding.evidence.push_back(qmp_evidence(*dump));
   }
-  if (job != nullptr) {
-    finding.confidence = Confidence::proven;
-    const bool failed = !job->error.empty();
-    if (!restoring || failed)
-      finding.summary = fmt::format("the job '{}' ({}) stopped the VM{}", job->id, job->type,
-                                    failed ? " and failed: " + job->error : "");
-    finding.details["job"] = job->id;
-    finding.details["job_type"] = job->type;
-    finding.details["job_status"] = job->status;
-    if (failed) finding.details["job_error"] = job->error;
-    if (const timeline::Jobs* jobs = c.vm.jobs.first_in(c.begin, c.until + timeline::kSecond))
-      finding.evidence.push_back({jobs->time_ns, "qmp",
-                                  fmt::format("query-jobs: {} '{}' {}{}", job->type, job->id, job->status,
-                                              failed ? ": " + job->error : "")});
-    if (const timeline::QmpEvent* change = c.event("JOB_STATUS_CHANGE"))
-      finding.evidence.push_back(qmp_evidence(*change));
+  if (job != nullptr) add_job(c, *job, restoring, finding);
+  if (asked) {
+    tell_saving(asked, finding);
+  } else {
+    finding.not_proved.push_back({"who asked for it", no_actor(c)});
   }
   if (finding.remedy.empty()) finding.remedy.push_back("wait: the VM goes on by itself when it is done");
-  finding.not_proved.push_back({"who asked for it", "QEMU names nobody: it needs the monitor tap"});
   return found(std::move(finding));
 }
 

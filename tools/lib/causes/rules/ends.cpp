@@ -6,6 +6,7 @@
 #include <charconv>
 #include <csignal>
 
+#include "causes/actors.hpp"
 #include "causes/rules/rules.hpp"
 #include "causes/rules/threads.hpp"
 #include "core/text.hpp"
@@ -306,7 +307,10 @@ Opinion judge_qemu_exited(const Case& c) {
     finding.evidence.push_back(qmp_evidence(*shutdown_of(c)));
     if (reason == "host-qmp-quit") {
       finding.summary = "a client of QEMU's monitor sent quit";
-      finding.not_proved.push_back({"who sent quit", "QEMU names nobody: it needs the monitor tap"});
+      if (const Act act = last_act(c.vm, {"quit"}, c.from, c.begin))
+        name_actor(act, finding);
+      else
+        finding.not_proved.push_back({"who sent quit", no_actor(c)});
     }
   }
   finding.evidence.push_back(end_evidence(end));

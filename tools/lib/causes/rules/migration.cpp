@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "causes/actors.hpp"
 #include "causes/rules/rules.hpp"
 #include "timeline/json_read.hpp"
 #include "timeline/windows.hpp"
@@ -43,6 +44,15 @@ void add_query(const Case& c, Finding& finding) {
   finding.evidence.push_back({query->time_ns, "qmp", text});
 }
 
+/// The command that began it, if a tap heard it.
+void add_actor(const Case& c, Finding& finding) {
+  // A migration may take hours; the last one that was begun is the one that ends.
+  const Act act =
+      last_act(c.vm, {"migrate", "migrate-incoming", "migrate-continue", "migrate_cancel", "migrate-pause"},
+               0, c.incident.end_ns ? c.until : c.begin + timeline::kSecond);
+  if (act) name_actor(act, finding);
+}
+
 bool migrating(std::string_view status) {
   static constexpr std::string_view kAtWork[] = {
       "setup", "active", "pre-switchover", "device", "postcopy-active", "wait-unplug", "postcopy-recover"};
@@ -66,6 +76,7 @@ Opinion judge_migration_switchover(const Case& c) {
   finding.confidence = event != nullptr ? Confidence::proven : Confidence::likely;
   if (event != nullptr) finding.evidence.push_back(qmp_evidence(*event));
   add_query(c, finding);
+  add_actor(c, finding);
   finding.details["migration_status"] = status;
   finding.summary = "the last part of a migration: the VM stands while its rest is sent";
   if (status == "pre-switchover") {
@@ -93,6 +104,9 @@ Opinion judge_migration_completed(const Case& c) {
   if (!c.is_pause()) return nothing();
   const timeline::QmpEvent* event = migration_event(c, "completed");
   const timeline::Migration* query = migration_query(c);
+  if (find_saving(c)) return nothing();  // Told better there.
+  // After a RESUME it is another pause's.
+  if (event != nullptr && c.incident.end_ns && event->time_ns > c.until) event = nullptr;
   const bool completed_here = event != nullptr && event->time_ns + timeline::kSecond >= c.begin;
   if (c.run_state != "postmigrate" &&
       !(completed_here && (c.run_state == "finish-migrate" || c.run_state.empty())))
@@ -109,6 +123,7 @@ Opinion judge_migration_completed(const Case& c) {
     }
   }
   add_query(c, finding);
+  add_actor(c, finding);
   finding.summary = "the VM was migrated away (or saved): this is its empty shell";
   finding.remedy.push_back("end this QEMU when the destination runs");
   finding.remedy.push_back("do not send cont: QEMU would obey, and the VM would run twice on the same disks");
@@ -146,6 +161,7 @@ Opinion judge_migration_failed(const Case& c) {
   finding.confidence = event_topic ? Confidence::proven : Confidence::likely;
   if (event != nullptr) finding.evidence.push_back(qmp_evidence(*event));
   add_query(c, finding);
+  add_actor(c, finding);
   finding.summary = event_topic ? "a migration failed; the VM runs on where it was"
                                 : "a migration failed, and the VM was left stopped";
   if (queried && !query->error.empty()) finding.summary += ": " + query->error;
@@ -168,6 +184,7 @@ Opinion judge_migration_throttle(const Case& c) {
   Finding finding;
   finding.confidence = Confidence::likely;
   add_query(c, finding);
+  add_actor(c, finding);
   finding.details["throttle_percentage"] = query->throttle_percentage;
   finding.details["dirty_limit_throttle_us"] = query->dirty_limit_us;
   finding.summary =
@@ -192,6 +209,7 @@ Opinion judge_postcopy_paused(const Case& c) {
   finding.confidence = Confidence::proven;
   if (event != nullptr) finding.evidence.push_back(qmp_evidence(*event));
   add_query(c, finding);
+  add_actor(c, finding);
   const timeline::Status* status = c.vm.statuses.last_in(c.begin, c.until);
   std::string side;
   if (c.run_state == "finish-migrate" || (status != nullptr && !status->running)) side = "source";

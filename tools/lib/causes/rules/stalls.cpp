@@ -377,6 +377,36 @@ Opinion judge_qemu_main_loop_blocked(const Case& c) {
   return found(std::move(finding));
 }
 
+namespace {
+
+/// A tap saw the client go, or stop reading.
+void judge_lost_client(const Case& c, Finding& finding) {
+  const bool gone = c.incident.trigger == "client gone";
+  const timeline::Peer* peer = nullptr;
+  for (const timeline::Peer& each : c.vm.peers)
+    if (each.time_ns == c.begin) peer = &each;
+  const std::string who = peer == nullptr ? "the client of QEMU's monitor" : peer->to_string();
+  finding.confidence = Confidence::proven;
+  finding.summary = who + (gone ? ", which held QEMU's monitor, closed it or ended; QEMU lives"
+                                : ", which holds QEMU's monitor, does not read what QEMU has to tell");
+  finding.details["how"] = gone ? "client gone" : "client does not read";
+  finding.remedy.push_back(
+      gone ? "see whether it runs again (for libvirt: systemctl status libvirtd virtqemud, and "
+             "its log); until then nobody hears the VM's events"
+           : "see what it waits for: it holds the VM's only monitor, and hears no event");
+  if (peer == nullptr) return;
+  finding.evidence.push_back(
+      {peer->time_ns, "qmp", who + (gone ? " closed " : " does not read ") + peer->monitor});
+  finding.details["client"] = boost::json::object{{"pid", peer->peer.pid},
+                                                  {"comm", peer->comm},
+                                                  {"command_line", peer->command_line},
+                                                  {"user", peer->user},
+                                                  {"monitor", peer->monitor}};
+  finding.not_proved.push_back({"why", "only its own log tells"});
+}
+
+}  // namespace
+
 Opinion judge_monitor_lost(const Case& c) {
   const bool topic = c.incident.topic == timeline::Topic::monitor_lost;
   if (!topic) return nothing();
@@ -393,6 +423,8 @@ Opinion judge_monitor_lost(const Case& c) {
     finding.remedy.push_back(
         "see whether the management layer is up (systemctl status libvirtd, its log), and let it "
         "connect again");
+  } else if (c.incident.trigger == "client gone" || c.incident.trigger == "client does not read") {
+    judge_lost_client(c, finding);
   } else {
     finding.confidence = alive != nullptr || back ? Confidence::proven : Confidence::likely;
     finding.summary = "QEMU closed the monitor that vmwhy was connected to";

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "causes/actors.hpp"
 #include "causes/rules/rules.hpp"
 #include "causes/rules/storage_common.hpp"
 #include "core/text.hpp"
@@ -275,7 +276,12 @@ Opinion judge_pause_loop(const Case& c) {
       if (event.time_ns >= c.begin && event.time_ns <= c.until && shown++ < 3)
         finding.evidence.push_back(qmp_evidence(event));
   }
-  finding.not_proved.push_back({"who sends cont", "QEMU names nobody: it needs the monitor tap"});
+  if (const Act act = last_act(c.vm, {"cont"}, c.begin, c.until)) {
+    finding.details["resumed_by"] = act.details();
+    finding.evidence.push_back(act.evidence());
+  } else {
+    finding.not_proved.push_back({"who sends cont", no_actor(c)});
+  }
   std::uint64_t failures = 0;
   const timeline::IoRequest* first = nullptr;
   for (const timeline::IoRequest& request : c.vm.requests) {
