@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
@@ -341,6 +342,18 @@ TEST(Pausewatch, LeavesAnEarlierTraceAloneAndMakesNoneForNothing) {
   EXPECT_EQ(read_file(path), earlier);
   EXPECT_EQ(run({"-o", dir / "none.vmt", "-p", "2147483647"}).status.code, 3);
   EXPECT_FALSE(std::filesystem::exists(dir / "none.vmt"));
+}
+
+TEST(Pausewatch, EndsAtOnceWhereAProcessIdIsNoQemus) {
+  const std::string own = std::to_string(::getpid());
+  const Output no_qemu = run({"--no-output", "-d", "1h", "-p", own});
+  EXPECT_EQ(no_qemu.status.code, 3);
+  EXPECT_NE(no_qemu.err.find("process " + own + " is no QEMU"), std::string::npos) << no_qemu.err;
+  EXPECT_EQ(std::count(no_qemu.err.begin(), no_qemu.err.end(), '\n'), 1) << no_qemu.err;
+  const Output nobody = run({"--no-output", "-d", "1h", "-p", "2147483647"});
+  EXPECT_EQ(nobody.status.code, 3);
+  EXPECT_NE(nobody.err.find("process 2147483647 does not exist"), std::string::npos) << nobody.err;
+  EXPECT_EQ(run({"-p", own, "--expect", "any", "--within", "1h"}).status.code, 125);
 }
 
 TEST(Pausewatch, WaitsForASocketAndSaysAtTheEndThatItDidNotCome) {

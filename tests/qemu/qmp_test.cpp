@@ -72,7 +72,8 @@ TEST(PausewatchOnQemu, AMonitorThatIsHeldIsNoStall) {
                   std::filesystem::path(vm.monitor()).filename()};
   options.folder = dir.path();
   test::ChildProcess watch(options);
-  EXPECT_TRUE(watch.wait_error_line("its monitor is held by qmp-call")) << watch.err();
+  EXPECT_TRUE(watch.wait_error_line("its monitor is held by qmp-call (pid " + std::to_string(holder.pid())))
+      << watch.err();
   watch.signal(SIGINT);
   EXPECT_TRUE(watch.wait());
   EXPECT_EQ(watch.out(), "");

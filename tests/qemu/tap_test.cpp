@@ -180,6 +180,32 @@ TEST(QmpTap, HearsEveryMessageOfTwoMonitorsAsQemuLogsThem) {
   EXPECT_EQ(tap.finish(), 0);
 }
 
+TEST(QmpTap, TraceTellsVmWhyWhoStoppedTheVmAndWhoLetItGoOn) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(tap);
+  const TempDir dir;
+  QemuProcess vm(dir, {.name = "asked", .boot = "idle.bin"});
+  vm.cont();
+  const std::string trace = dir / "tap.vmt";
+  Tap tap(dir, "asked", {"--json", "-o", trace});
+  ChildProcess stopper({binary("qmp-call"), "-s", vm.monitor(), "--watch", "stop"});
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "event", "\"STOP\""); }));
+  vm.cont();
+  ASSERT_TRUE(tap.wait_for([](const json::object& line) { return says(line, "event", "\"RESUME\""); }));
+  EXPECT_EQ(tap.finish(), 0);
+  IncidentJson pause;
+  for (const IncidentJson& incident : vm_why({trace}))
+    if (text_of(incident, "kind") == "pause") pause = incident;
+  ASSERT_TRUE(is_verdict(pause, "operator-stop", "proven"));
+  const json::object& sender = pause.at("details").as_object().at("sent_by").as_object();
+  EXPECT_EQ(sender.at("pid").to_number<pid_t>(), stopper.pid());
+  EXPECT_EQ(sender.at("comm"), "qmp-call");
+  EXPECT_TRUE(sender.contains("command_id"));
+  const json::object& resumer = pause.at("details").as_object().at("resumed_by").as_object();
+  EXPECT_EQ(resumer.at("pid").to_number<pid_t>(), ::getpid());
+  EXPECT_EQ(resumer.at("command"), "cont");
+}
+
 TEST(QmpTap, HearsAQemuThatStartsLaterFromItsFirstWord) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(tap);

@@ -55,6 +55,11 @@ Watcher::Watcher(const TempDir& dir, std::initializer_list<QemuProcess*> vms,
     if (!child_.wait_error_line("watching")) ADD_FAILURE() << "it does not watch: " << said();
 }
 
+Watcher::Watcher(const TempDir& dir, const std::vector<std::string>& targets, const std::string& said)
+    : trace_(dir / "trace.vmt"), child_(command_line(trace_, {}, targets)) {
+  if (!child_.wait_error_line(said)) ADD_FAILURE() << "it does not watch: " << this->said();
+}
+
 std::string Watcher::said() {
   child_.wait(deadline_in(50ms));  // takes what is in the pipes
   return "stdout:\n" + child_.out() + "\nstderr:\n" + child_.err();

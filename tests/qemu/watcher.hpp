@@ -28,6 +28,9 @@ class Watcher {
   Watcher(const TempDir& dir, std::initializer_list<QemuProcess*> vms,
           const std::vector<std::string>& options = {});
 
+  /// Without a monitor of a VM: `targets` are -n, -p or -a. Returns when `said` stands on its stderr.
+  Watcher(const TempDir& dir, const std::vector<std::string>& targets, const std::string& said);
+
   /// Waits for a report on an incident that satisfies `wanted`. Fails the test, with all that the watcher
   /// said, when none comes; the incident is empty then.
   IncidentJson incident(const std::function<bool(const IncidentJson&)>& wanted);

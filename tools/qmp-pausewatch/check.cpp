@@ -16,6 +16,7 @@
 #include "qmp/client.hpp"
 #include "qmp/discovery.hpp"
 #include "storage/ledger.hpp"
+#include "tools/qmp-pausewatch/listener.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
@@ -53,6 +54,8 @@ std::vector<host::SensorReport> all_sensors(const Options& options) {
   std::vector<host::SensorReport> out = host::probe_sensors();
   out.push_back(options.no_bpf ? storage::Ledger::switched_off()
                                : storage::Ledger::open({.syscall_probes = options.syscall_probes}).sensor);
+  out.push_back(options.no_bpf ? Listener::switched_off() : Listener::open().sensor);
+  const bool listens = out.back().state == trace::SensorState::on;
   for (const std::string& socket : options.sockets) out.push_back(check_monitor(socket, options));
   for (const qmp::QemuProcess& process : qmp::find_qemus()) {
     const std::string name = process.name.empty() ? "pid " + std::to_string(process.pid) : process.name;
@@ -67,7 +70,10 @@ std::vector<host::SensorReport> all_sensors(const Options& options) {
         break;
       }
       report.detail = "monitor held by " + monitor.held_by_comm + " (pid " +
-                      std::to_string(monitor.held_by_pid) + "): watched by /proc only";
+                      std::to_string(monitor.held_by_pid) +
+                      "): " + (listens ? "listened to" : "watched by /proc only");
+      if (listens) report.state = trace::SensorState::on;
+      if (listens) report.remedy.clear();
     }
     out.push_back(std::move(report));
   }

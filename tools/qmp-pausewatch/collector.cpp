@@ -118,6 +118,7 @@ void Collector::look_at_host() {
     if (const auto record = host::host_pressure(now)) recorder.add(*record);
   if (context_.kmsg) context_.kmsg->drain();
   if (context_.ledger) context_.ledger->drain();
+  if (context_.listener) context_.listener->drain();
   if (vm_.process_.log_file.empty() || !context_.probe) return;
   step_begins();
   context_.probe->tail(
@@ -138,7 +139,7 @@ void Collector::look_at_host() {
 
 std::string Collector::why_not_ask() const {
   if (vm_.gone_) return "the process has ended";
-  if (!vm_.link_ || !vm_.link_->ready()) return "no monitor is connected";
+  if (!vm_.link_ || !vm_.link_->ready()) return vm_.why_not_asked();
   // A question to a process that is stopped would only be answered after the next hours of its sleep.
   const auto stat = vm_.watched_by_process() ? vm_.watch_.sample() : std::nullopt;
   if (stat && (stat->state == 'T' || stat->state == 't'))
@@ -149,10 +150,17 @@ std::string Collector::why_not_ask() const {
   return {};
 }
 
+void Collector::withhold(std::span<const char* const> commands, const std::string& reason) {
+  const bool could = vm_.listening_ || (vm_.link_ && vm_.link_->ready());
+  if (!could || vm_.gone_) return;
+  for (const char* command : commands)
+    context_.recorder.add(trace::make_record(clock::now_ns(), vm_.id_, trace::QmpWithheld{},
+                                             trace::join_text({command, reason})));
+}
+
 void Collector::ask_monitor() {
   const std::string reason = why_not_ask();
-  if (vm_.link_ && vm_.link_->ready() && !reason.empty() && !vm_.gone_)
-    for (const char* command : kPlainQuestions) vm_.link_->withhold(command, reason);
+  if (!reason.empty()) withhold(kPlainQuestions, reason);
   if (!reason.empty()) return;
   for (const char* command : kPlainQuestions) ask(command);
 }
@@ -161,8 +169,7 @@ void Collector::ask_storage(const Reach& reach) {
   std::string reason = why_not_ask();
   if (reason.empty() && !reach.all_reached) reason = reach.reason;
   if (reason.empty()) reason = vm_.hung_storage();
-  if (vm_.link_ && vm_.link_->ready() && !reason.empty() && !vm_.gone_)
-    for (const char* command : kStorageQuestions) vm_.link_->withhold(command, reason);
+  if (!reason.empty()) withhold(kStorageQuestions, reason);
   if (!reason.empty()) return;
   for (const char* command : kStorageQuestions) ask(command);
 }

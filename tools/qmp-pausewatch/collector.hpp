@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,8 @@ class Collector : public std::enable_shared_from_this<Collector> {
  private:
   void look_at_host();
   void ask_monitor();
+  /// Records that these were not asked.
+  void withhold(std::span<const char* const> commands, const std::string& reason);
   void ask_storage(const Reach& reach);
   void ask(const char* command);
   void step_begins() { ++open_steps_; }

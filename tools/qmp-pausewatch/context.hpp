@@ -13,6 +13,7 @@
 #include "host/storage_probe.hpp"
 #include "record/recorder.hpp"
 #include "storage/ledger.hpp"
+#include "tools/qmp-pausewatch/listener.hpp"
 #include "tools/qmp-pausewatch/options.hpp"
 
 namespace vmwhy::qmp_pausewatch {
@@ -29,6 +30,8 @@ struct Context {
   std::unique_ptr<storage::Ledger> ledger;            ///< Null: no kernel probes.
   host::CgroupMounts mounts;
   bool psi = false;
+  std::unique_ptr<Listener> listener;  ///< Null: monitors of others are not heard; no_listener says why.
+  std::string no_listener;
 
   /// One line on stderr, unless --quiet.
   void say(const std::string& text) const;

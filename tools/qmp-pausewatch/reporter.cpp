@@ -35,6 +35,7 @@ void Reporter::report(std::uint64_t id, Told& told, const char* what) {
   told.cause = incident.verdict.cause;
   told.confidence = causes::to_string(incident.verdict.confidence);
   told.summary = incident.verdict.summary;
+  told.run_state = incident.run_state;
   print(incident, what);
   if (on_report) on_report(incident);
 }
@@ -61,7 +62,8 @@ void Reporter::correct(std::uint64_t id, Told& told) {
                      causes::to_string(incident.verdict.confidence) != told.confidence;
   // A program that follows the lines must end up with what the trace says; a person need not read a count
   // again.
-  if (other || (json_ && incident.verdict.summary != told.summary)) report(id, told, "corrected");
+  const bool more = incident.verdict.summary != told.summary || incident.run_state != told.run_state;
+  if (other || (json_ && more)) report(id, told, "corrected");
 }
 
 void Reporter::close(std::uint64_t id, Told& told) {
@@ -70,6 +72,7 @@ void Reporter::close(std::uint64_t id, Told& told) {
   const causes::Incident incident = analysis_.judge(id);
   if (incident.id == 0) return;
   told.summary = incident.verdict.summary;
+  told.run_state = incident.run_state;
   print(incident, "ended");
 }
 

@@ -36,7 +36,7 @@ class Reporter {
     bool ended = false;  ///< Its end was reported.
     int age = 0;         ///< Seconds since then.
     int looks = 0;       ///< Seconds since it was reported.
-    std::string cause, confidence, summary;
+    std::string cause, confidence, summary, run_state;
   };
   void report(std::uint64_t id, Told& told, const char* what);
   void close(std::uint64_t id, Told& told);

@@ -37,6 +37,17 @@ trace::OwnedRecord watch_record(std::uint64_t now, std::uint32_t vm, trace::Watc
   return trace::make_record(now, vm, trace::Watch{static_cast<std::uint32_t>(event), 0}, std::move(text));
 }
 
+std::string place_of(const qmp::MonitorSocket& monitor) {
+  return monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path;
+}
+
+/// A monitor that a management layer made for itself is left to it even where nobody is connected now: what
+/// connects in its place keeps it out, when it restarts (libvirt) or with its next command (Proxmox).
+bool is_managed(const qmp::MonitorSocket& monitor) {
+  return monitor.address.find("/libvirt/qemu/") != std::string::npos ||
+         monitor.address.find("/run/qemu-server/") != std::string::npos;
+}
+
 bool changes_nodes(std::string_view event) {
   return event.starts_with("BLOCK_JOB_") || event == "JOB_STATUS_CHANGE" || event == "DEVICE_DELETED" ||
          event == "DEVICE_TRAY_MOVED";
@@ -65,11 +76,28 @@ std::string VmWatch::name() const {
 }
 
 std::string VmWatch::monitor() const {
-  return link_ ? link_->address() : std::string();
+  if (link_) return link_->address();
+  return others_.empty() ? std::string() : others_.begin()->first;
+}
+
+std::string VmWatch::watched_by() const {
+  if (link_ || !listening_) return monitor();
+  return "listening: " + why_no_monitor();
+}
+
+std::string VmWatch::why_not_asked() const {
+  if (!listening_) return "no monitor is connected";
+  return others_.empty() ? why_no_monitor()
+                         : "its monitor is left to " + others_.begin()->second + ", and only listened to";
+}
+
+bool VmWatch::heard() const {
+  return (link_ && link_->ever_ready()) || (listening_ && context_.listener->hears(process_.pid));
 }
 
 std::uint64_t VmWatch::waiting_ns() const {
-  const std::uint64_t since = link_ ? link_->waiting_since_ns() : 0;
+  std::uint64_t since = link_ ? link_->waiting_since_ns() : 0;
+  if (since == 0 && listening_) since = context_.listener->waiting_since_ns(process_.pid);
   return since == 0 ? 0 : clock::now_ns() - since;
 }
 
@@ -106,6 +134,7 @@ void VmWatch::watch_process() {
     exit_ = std::move(*exit);
   }
   if (context_.ledger) context_.ledger->watch(process_.pid, id_);
+  listen();
   cgroup_ = host::CgroupWatch(process_.pid, context_.mounts);
   for (const qmp::QemuThread& thread : process_.threads)
     if (thread.vcpu >= 0) roles_[thread.tid] = {trace::ThreadRole::vcpu, thread.vcpu};
@@ -126,31 +155,74 @@ std::string VmWatch::held_by(const std::string& target) const {
 
 std::string VmWatch::monitor_named(const std::string& text) const {
   for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (is_monitor(monitor, text))
-      return monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path;
+    if (is_monitor(monitor, text)) return place_of(monitor);
   return text;
+}
+
+void VmWatch::listen() {
+  if (!context_.listener) return;
+  const auto own = [this] { return link_ && link_->ready(); };
+  const auto unless_own = [own](auto use) {
+    if (!own()) use();
+  };
+  Listener::Handlers handlers;
+  handlers.has_own_monitor = own;
+  handlers.on_event = [this, unless_own](const qmp::Event& event) {
+    unless_own([&] { handlers_.on_event(event); });
+  };
+  handlers.on_run_state = [this, unless_own](const std::string& state) {
+    unless_own([&] { on_run_state(state); });
+  };
+  handlers.on_round_trip = [this, unless_own](std::uint64_t took) {
+    unless_own([&] { handlers_.on_round_trip(took); });
+  };
+  handlers.on_nodes = [this](const boost::json::value& nodes) { take_nodes(nodes); };
+  if (auto done = context_.listener->watch(process_, id_, std::move(handlers)); !done)
+    return context_.complain(name() + ": " + to_string(done.error()));
+  listening_ = true;
+}
+
+void VmWatch::note_holders() {
+  for (const qmp::MonitorSocket& monitor : process_.monitors)
+    if (const std::string holder = held_by(place_of(monitor)); !holder.empty())
+      others_[place_of(monitor)] = holder;
+}
+
+std::string VmWatch::free_monitor() const {
+  for (const qmp::MonitorSocket& monitor : process_.monitors)
+    if (!is_managed(monitor) && !others_.contains(place_of(monitor))) return place_of(monitor);
+  return {};
+}
+
+std::string VmWatch::why_no_monitor() const {
+  if (!others_.empty()) return "its monitor is held by " + others_.begin()->second;
+  for (const qmp::MonitorSocket& monitor : process_.monitors)
+    if (is_managed(monitor)) return "its monitor " + place_of(monitor) + " is its manager's";
+  return "no QMP monitor of it can be found";
+}
+
+void VmWatch::settle_without_monitor(const std::string& why) {
+  if (listening_) return settle("");
+  std::string text = why;
+  if (!process_.monitors.empty()) text += ": give QEMU another -qmp socket";
+  text += "; watched by /proc only";
+  if (!context_.no_listener.empty()) text += " (" + context_.no_listener + ")";
+  settle(text);
 }
 
 void VmWatch::connect() {
   // A monitor that somebody holds is not queued for: we would take it from its owner when that restarts.
-  std::string target = asked_for_ ? monitor_named(*asked_for_) : "";
-  std::string holder = target.empty() ? std::string() : held_by(target);
-  if (target.empty()) {
-    for (const qmp::MonitorSocket& monitor : process_.monitors) {
-      const std::string& place = monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path;
-      holder = held_by(place);
-      if (holder.empty()) target = place;
-      if (!target.empty()) break;
-    }
-  }
-  if (target.empty() || !holder.empty()) {
+  note_holders();
+  const std::string target = asked_for_ ? monitor_named(*asked_for_) : free_monitor();
+  const bool held = listening_ ? others_.contains(target) : !target.empty() && !held_by(target).empty();
+  if (target.empty() || held) {
     retry_in_ = kHeldRetry;
-    return settle(holder.empty() ? "no QMP monitor of it can be found; watched by /proc only"
-                                 : "its monitor is held by " + holder +
-                                       ": give QEMU another -qmp socket; watched by /proc only");
+    return settle_without_monitor(why_no_monitor());
   }
   auto address = qmp::Address::parse(target);
   if (!address) return settle(to_string(address.error()));
+  if (listening_ && address->kind == qmp::Address::Kind::tcp)
+    context_.listener->leave_out_unknown(process_.pid);
   Link::Handlers handlers;
   handlers.on_ready = [this] { on_ready(); };
   handlers.on_failed = [this](const qmp::Failure& failure) { on_link_failed(failure); };
@@ -269,11 +341,13 @@ void VmWatch::on_link_failed(const qmp::Failure& failure) {
   if (missing) {
     const std::string holder = held_by(link_->address());
     drop_link_ = held || !holder.empty();
+    if (drop_link_) others_[link_->address()] = holder.empty() ? "another client" : holder;
     if (!held && !holder.empty()) text += " (held by " + holder + ")";
   }
   const bool stuck = missing || failure.code == qmp::Errc::negotiation_timeout;
   if (const std::string remedy = stuck ? "" : qmp::remedy(failure); !remedy.empty()) text += "; " + remedy;
-  if (process_.pid != 0) text += "; watched by /proc meanwhile";
+  if (process_.pid != 0)
+    text += listening_ ? "; listening to it, and watching by /proc" : "; watched by /proc meanwhile";
   if (settled_ && !gone_ && failures_ == 1) context_.say(name() + ": " + text);
   settle(text);
   // Without a process there is nothing else to watch.
@@ -300,6 +374,7 @@ void VmWatch::on_exit(const trace::VmEnd& end, const std::string& how) {
   gone_ = true;
   if (context_.ledger) context_.ledger->drain();
   if (context_.ledger) context_.ledger->unwatch(process_.pid);
+  if (listening_) context_.listener->unwatch(process_.pid);
   context_.recorder.add(trace::make_record(clock::now_ns(), id_, end, how));
   if (link_) link_->close();
   settle("it has ended");
@@ -416,6 +491,7 @@ void VmWatch::on_collected() {
 void VmWatch::finish(const std::string& reason) {
   if (context_.ledger) context_.ledger->drain();
   if (context_.ledger) context_.ledger->unwatch(process_.pid);
+  if (listening_ && !gone_) context_.listener->unwatch(process_.pid);
   if (collector_) collector_->abandon();
   context_.recorder.add(watch_record(clock::now_ns(), id_, trace::WatchEvent::end, reason));
 }

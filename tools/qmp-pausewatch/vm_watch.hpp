@@ -57,12 +57,15 @@ class VmWatch {
   std::uint32_t pid() const { return process_.pid; }
   const qmp::QemuProcess& process() const { return process_; }
   std::string name() const;
+  /// The address of our own monitor; of one that is only listened to, its owner's. "": none.
   std::string monitor() const;
+  /// For people: "/run/web1.qmp", "listening to the monitor that libvirtd (812) holds".
+  std::string watched_by() const;
   bool ended() const { return ended_; }
   /// How long the heartbeat has been waited for; 0: none is.
   std::uint64_t waiting_ns() const;
   bool watched_by_process() const { return process_.pid != 0 && !gone_; }
-  bool heard() const { return link_ && link_->ever_ready(); }
+  bool heard() const;
   const std::optional<std::string>& asked_for() const { return asked_for_; }
   const std::vector<storage::NodePath>& nodes() const { return nodes_; }
   /// Which request to the storage hangs, as a sentence; empty: none that is known. The files may answer all
@@ -76,7 +79,16 @@ class VmWatch {
   friend class Collector;
 
   void connect();
+  /// The first monitor that is nobody's; "" if there is none.
+  std::string free_monitor() const;
+  /// Why no monitor of the VM is our own, as a sentence without its end.
+  std::string why_no_monitor() const;
+  std::string why_not_asked() const;
+  /// Without a monitor of our own: listens to what others say, or tells why not.
+  void settle_without_monitor(const std::string& why);
+  void note_holders();
   void watch_process();
+  void listen();
   void on_ready();
   void on_link_failed(const qmp::Failure& failure);
   void on_event(const qmp::Event& event);
@@ -102,6 +114,9 @@ class VmWatch {
   Handlers handlers_;
 
   std::unique_ptr<Link> link_;
+  bool listening_ = false;  ///< To the other clients of its monitors.
+  /// Monitors that another client was seen to hold. They stay its own when it leaves them: it may come back.
+  std::map<std::string, std::string> others_;
   std::unique_ptr<host::ExitWatch> exit_;
   host::ProcessWatch watch_;
   host::CgroupWatch cgroup_;

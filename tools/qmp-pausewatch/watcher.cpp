@@ -7,6 +7,7 @@
 
 #include <boost/asio/post.hpp>
 #include <ostream>
+#include <thread>
 
 #include "clock/clock.hpp"
 #include "core/text.hpp"
@@ -27,6 +28,10 @@ constexpr std::size_t kThoroughPerSecond = 16;
 constexpr std::size_t kBeatsPerSecond = 64;
 /// How long the end of a run waits for collections under way, in steps of 50 ms.
 constexpr int kLastWaits = 30;
+
+/// A process that is no QEMU yet is looked at so often, at this distance.
+constexpr int kYoungLooks = 10;
+constexpr std::chrono::milliseconds kYoungPause{50};
 
 /// A monitor, a pidfd and two /proc files for each VM: the usual soft limit of 1024 is not enough for 500.
 void raise_file_limit() {
@@ -51,6 +56,7 @@ Watcher::Watcher(const Options& options, std::ostream& out, std::ostream& err)
 Watcher::~Watcher() = default;
 
 int Watcher::run() {
+  if (no_such_pid()) return options_.expect ? static_cast<int>(kCannotTell) : cli::kEnvironment;
   raise_file_limit();
   // On a host that is short of CPU the evidence of a pause is needed most. The helper inherits it; commands
   // do not.
@@ -64,11 +70,15 @@ int Watcher::run() {
   storage::Ledger::Opened opened{nullptr, storage::Ledger::switched_off()};
   if (!options_.no_bpf) opened = storage::Ledger::open({.syscall_probes = options_.syscall_probes});
   sensors_.push_back(std::move(opened.sensor));
+  Listener::Opened heard{nullptr, Listener::switched_off()};
+  if (!options_.no_bpf) heard = Listener::open();
+  sensors_.push_back(heard.sensor);
   const auto found = qmp::find_qemus();
   if (nothing_to_watch(found) || !open_trace(found)) return cli::kEnvironment;
 
   context_ = std::make_unique<Context>(
       Context{io_, options_, *recorder_, err_, nullptr, nullptr, nullptr, std::move(opened.ledger), {}});
+  listen(std::move(heard));
   context_->mounts = host::find_cgroup_mounts();
   context_->probe = std::move(probe_);
   if (context_->probe) context_->probe->attach(io_);
@@ -112,6 +122,37 @@ int Watcher::run() {
 
 bool Watcher::waits() const {
   return options_.all || options_.expect || options_.duration.count() > 0;
+}
+
+/// A QEMU that is named by its process id cannot come later.
+bool Watcher::no_such_pid() {
+  for (const std::uint32_t pid : options_.pids) {
+    auto process = qmp::inspect_qemu(pid);
+    // A script's `qemu … & qmp-pausewatch -p $!` may be faster than the shell's execve.
+    for (int i = 0; i < kYoungLooks && !process && ::kill(static_cast<pid_t>(pid), 0) == 0; ++i) {
+      std::this_thread::sleep_for(kYoungPause);
+      process = qmp::inspect_qemu(pid);
+    }
+    if (process) continue;
+    err_ << "qmp-pausewatch: " << printable(to_string(process.error()))
+         << "; qmp-call --list shows the QEMUs there are\n";
+    return true;
+  }
+  return false;
+}
+
+void Watcher::listen(Listener::Opened opened) {
+  context_->listener = std::move(opened.listener);
+  context_->no_listener =
+      opened.sensor.detail + (opened.sensor.remedy.empty() ? "" : "; " + opened.sensor.remedy);
+  if (!context_->listener) return;
+  const auto overdue = static_cast<std::uint64_t>(options_.qmp_deadline.count());
+  if (auto done = context_->listener->start(io_, *recorder_, overdue); !done) {
+    context_->no_listener = to_string(done.error());
+    context_->listener.reset();
+    recorder_->add(host::sensor_record(clock::now_ns(),
+                                       {"tap", trace::SensorState::failed, 0, context_->no_listener, ""}));
+  }
 }
 
 /// Said before a trace is made: a file without anything in it helps nobody.
@@ -220,7 +261,7 @@ void Watcher::on_settled(VmWatch& vm, const std::string& failure) {
   }
   std::string text = "watching " + vm.name();
   if (vm.pid() != 0) text += " (pid " + std::to_string(vm.pid()) + ")";
-  text += " by " + vm.monitor();
+  text += " by " + vm.watched_by();
   if (!trace_path_.empty()) text += "; trace " + trace_path_;
   context_->say(text);
 }
@@ -289,6 +330,7 @@ void Watcher::every_second() {
   if (context_->psi)
     if (const auto record = host::host_pressure(clock::now_ns())) recorder_->add(*record);
   if (context_->ledger) context_->ledger->look();
+  if (context_->listener) context_->listener->every_second();
   recorder_->flush();
   reporter_.look_back();
   for (const auto& [id, vm] : vms_) watched_any_ = watched_any_ || vm->heard();

@@ -38,6 +38,8 @@ class Watcher {
  private:
   /// Whether what is not there yet may still come.
   bool waits() const;
+  bool no_such_pid();
+  void listen(Listener::Opened opened);
   bool nothing_to_watch(const std::vector<qmp::QemuProcess>& found);
   bool open_trace(const std::vector<qmp::QemuProcess>& found);
   void record_start();

@@ -2,6 +2,7 @@
 #include "tap/tap.hpp"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -21,6 +22,8 @@ using qmp::proto::Overheard;
 constexpr ino_t kInitialPidNamespace = 0xeffffffc;
 /// A socket that has not spoken QMP after this is none of ours.
 constexpr std::size_t kCandidateSends = 4, kCandidatePieces = 4096, kCandidateBytes = 256u << 10;
+/// Processes whose sockets are looked at each second for those that are gone.
+constexpr std::size_t kChecksPerSecond = 16;
 /// So many sockets of a process may be remembered as no monitors before those that are gone are forgotten.
 constexpr std::size_t kIgnoredLimit = 512;
 
@@ -94,7 +97,7 @@ Result<void> Tap::watch(const qmp::QemuProcess& process) {
       const auto bound = paths.find(ino);
       const std::string address = bound == paths.end() ? "" : monitor_bound_to(entry, bound->second);
       if (!address.empty())
-        connect(entry, ino, address, false);
+        know_holder(connect(entry, ino, address, false), entry);
       else if (!entry.may_be_monitors)
         ignore(entry, ino);
     }
@@ -165,9 +168,13 @@ void Tap::take(const qmp_tap_event& event, std::string_view bytes) {
     return;
   }
   if (!processes_.contains(event.tgid)) return;
+  if (event.peer_pid == static_cast<std::uint32_t>(::getpid())) return leave_out(event.tgid, event.ino);
   const auto found = connections_.find(event.ino);
   if (found == connections_.end()) return take_unknown(event, bytes);
-  if (event.what == QMP_TAP_CLOSED) return close(event.ino, event.time_ns, Change::closed);
+  if (event.what == QMP_TAP_CLOSED) {
+    know_peer(found->second, event.peer_pid, event.peer_uid, event.time_ns);
+    return close(event.ino, event.time_ns, Change::closed);
+  }
   hear(found->second, event, bytes);
 }
 
@@ -194,10 +201,26 @@ void Tap::take_unknown(const qmp_tap_event& event, std::string_view bytes) {
   }
 }
 
-void Tap::know_peer(Connection& connection, const qmp_tap_event& event) {
+void Tap::know_peer(Connection& connection, std::uint32_t pid, std::uint32_t uid, std::uint64_t time_ns) {
   if (std::exchange(connection.peer_known, true)) return;
-  connection.wire.peer = look_at_peer(event.peer_pid, event.peer_uid);
-  tell(connection, Change::opened, event.time_ns);
+  connection.wire.peer = look_at_peer(pid, uid);
+  tell(connection, Change::opened, time_ns);
+}
+
+void Tap::know_holder(Connection& connection, const Process& process) {
+  for (const qmp::MonitorSocket& monitor : process.found.monitors) {
+    if (monitor.address != connection.wire.monitor || monitor.held_by_pid == 0) continue;
+    if (monitor.held_by_pid == static_cast<std::uint32_t>(::getpid())) continue;
+    struct stat fact {};
+    if (::stat(("/proc/" + std::to_string(monitor.held_by_pid)).c_str(), &fact) != 0) continue;
+    return know_peer(connection, monitor.held_by_pid, fact.st_uid, clock::now_ns());
+  }
+}
+
+void Tap::leave_out(std::uint32_t pid, std::uint64_t ino) {
+  connections_.erase(ino);
+  candidates_.erase(ino);
+  ignore(processes_[pid], ino);
 }
 
 void Tap::tell(Connection& connection, Change change, std::uint64_t time_ns, std::uint64_t waited_ns) {
@@ -205,7 +228,7 @@ void Tap::tell(Connection& connection, Change change, std::uint64_t time_ns, std
 }
 
 void Tap::hear(Connection& connection, const qmp_tap_event& event, std::string_view bytes) {
-  know_peer(connection, event);
+  know_peer(connection, event.peer_pid, event.peer_uid, event.time_ns);
   const Direction direction = direction_of(event);
   const auto sink = [&](const Overheard& message) {
     lost_bytes_ += message.lost_bytes;
@@ -252,10 +275,20 @@ void Tap::every_second() {
   drain();
   std::map<std::uint32_t, std::set<std::uint32_t>> alive;
   std::vector<std::uint64_t> gone;
+  // In turns: the sockets of hundreds of VMs take long to list.
+  auto next = processes_.upper_bound(checked_pid_);
+  for (std::size_t i = 0; i < std::min(processes_.size(), kChecksPerSecond); ++i, ++next) {
+    if (next == processes_.end()) next = processes_.begin();
+    checked_pid_ = next->first;
+    const bool connected = std::any_of(connections_.begin(), connections_.end(), [&](const auto& entry) {
+      return entry.second.wire.pid == next->first;
+    });
+    if (connected) alive[next->first] = qmp::sockets_of(next->first);
+  }
   for (const auto& [ino, connection] : connections_) {
-    const std::uint32_t pid = connection.wire.pid;
-    if (!alive.contains(pid)) alive[pid] = qmp::sockets_of(pid);
-    if (!alive[pid].contains(static_cast<std::uint32_t>(ino))) gone.push_back(ino);
+    const auto sockets = alive.find(connection.wire.pid);
+    if (sockets != alive.end() && !sockets->second.contains(static_cast<std::uint32_t>(ino)))
+      gone.push_back(ino);
   }
   for (const std::uint64_t ino : gone) close(ino, clock::now_ns(), Change::ended);
 }

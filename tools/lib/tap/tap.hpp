@@ -2,7 +2,8 @@
 #pragma once
 // Listens to the monitors of QEMUs that others hold: finds out which sockets are monitors, puts the bytes
 // that the probe bpf/probes/qmp_tap copies together to messages, and tells who is at the other end. Sends
-// nothing, holds nothing: no client notices. One thread: the io_context's.
+// nothing, holds nothing: no client notices. Conversations of this process itself are left out, as far as
+// they are on Unix sockets. One thread: the io_context's.
 
 #include <boost/asio/io_context.hpp>
 #include <cstdint>
@@ -121,7 +122,10 @@ class Tap {
   void take_unknown(const qmp_tap_event& event, std::string_view bytes);
   void hear(Connection& connection, const qmp_tap_event& event, std::string_view bytes);
   Connection& connect(Process& process, std::uint64_t ino, std::string monitor, bool from_start);
-  void know_peer(Connection& connection, const qmp_tap_event& event);
+  void know_peer(Connection& connection, std::uint32_t pid, std::uint32_t uid, std::uint64_t time_ns);
+  /// Who was connected before, as far as discovery found out.
+  void know_holder(Connection& connection, const Process& process);
+  void leave_out(std::uint32_t pid, std::uint64_t ino);
   void close(std::uint64_t ino, std::uint64_t time_ns, Change how);
   void ignore(Process& process, std::uint64_t ino);
   /// The address of the monitor that listens there; "" if none does.
@@ -136,7 +140,8 @@ class Tap {
   std::map<std::uint64_t, Connection> connections_;
   std::map<std::uint64_t, Candidate> candidates_;
   std::uint64_t lost_bytes_ = 0;
-  bool taking_ = false;  ///< Within a handler.
+  std::uint32_t checked_pid_ = 0;  ///< The last process whose sockets every_second() looked at.
+  bool taking_ = false;            ///< Within a handler.
 };
 
 }  // namespace vmwhy::tap
