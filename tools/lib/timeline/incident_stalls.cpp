@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "timeline/incidents.hpp"
+#include "timeline/thread_topic.hpp"
 #include "timeline/windows.hpp"
 #include "trace/waits.hpp"
 
@@ -263,7 +264,10 @@ void Incidents::tick_vm(const VmTracks& vm, State& state, std::uint64_t now_ns) 
     close(*loop, loop->last_ns, "no further reset");
   for (Topic topic : kFolded) {
     Incident* event = open_of(vm.id, topic);
-    if (event != nullptr && now_ns > event->last_ns + kEventQuiet)
+    const bool lasts = std::any_of(state.stalling.begin(), state.stalling.end(),
+                                   [&](const auto& stall) { return stall.second == topic; });
+    const std::uint64_t quiet = is_thread_topic(topic) ? kThreadQuiet : kEventQuiet;
+    if (event != nullptr && !lasts && now_ns > event->last_ns + quiet)
       close(*event, event->last_ns, event->count > 1 ? "no more of it" : "", event->count == 1);
   }
 }

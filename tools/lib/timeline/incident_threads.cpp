@@ -37,6 +37,14 @@ Topic topic_of(const trace::ThreadTimes& times) {
 void Incidents::on_thread_stall(const VmTracks& vm, const ThreadStall& fact) {
   if (vm.ended) return;
   const Topic topic = topic_of(fact.stall.times);
+  // No record may have come in between that let time pass.
+  tick_vm(vm, states_[vm.id], fact.begin_ns());
+  std::map<std::uint32_t, Topic>& stalling = states_[vm.id].stalling;
+  // One that lasts is told of ever more rarely: its incident stays open without.
+  if ((fact.stall.flags & trace::kStallOngoing) == 0)
+    stalling.erase(fact.stall.tid);
+  else if (stalling.size() < 4096)
+    stalling.insert_or_assign(fact.stall.tid, topic);
   if (topic == Topic::stall) return on_thread_stopped(vm, fact);
   fold(vm.id, topic, "sched", fact.begin_ns(), fact.time_ns);
   // A stall is told of again as it grows, and when it has ended: quiet begins after its end.

@@ -67,6 +67,8 @@ class Incidents {
     std::set<std::uint32_t> hung;
     std::uint64_t hung_seen_ns = 0;
     std::uint64_t stopped_seen_ns = 0;  ///< Latest sample that showed it stopped or frozen.
+    std::map<std::uint32_t, Topic>
+        stalling;                       ///< By thread: stalls that had not ended when they were told of.
     std::uint64_t threads_stopped = 0;  ///< The last incident that threads which were stopped belong to.
     std::uint64_t closed_ns = 0;        ///< A monitor closed, and what that means is not known yet.
     std::uint32_t holder_pid = 0;

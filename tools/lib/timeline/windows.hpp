@@ -29,6 +29,10 @@ constexpr std::uint64_t kResetGroup = 250'000'000;
 /// Repeated events of one sort are one incident until none came for this long.
 constexpr std::uint64_t kEventQuiet = 10 * kSecond;
 
+/// Stalls of threads are one incident until there was none for this long: short ones far apart are no long
+/// one.
+constexpr std::uint64_t kThreadQuiet = 2 * kSecond;
+
 /// Two samples of a thread in D must lie this far apart to show that it hangs; and it counts as moving again
 /// when no sample has shown it hanging for kHungForgotten.
 constexpr std::uint64_t kHungApart = 500'000'000;

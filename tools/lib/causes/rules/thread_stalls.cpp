@@ -49,6 +49,7 @@ std::vector<stalls::Culprit> culprits_of(const ThreadStalls& threads) {
     }
   }
   std::vector<stalls::Culprit> out;
+  out.reserve(by_pid.size());
   for (auto& [pid, culprit] : by_pid) out.push_back(std::move(culprit));
   std::stable_sort(out.begin(), out.end(),
                    [](const stalls::Culprit& a, const stalls::Culprit& b) { return a.ns > b.ns; });
