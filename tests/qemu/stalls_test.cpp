@@ -117,11 +117,16 @@ TEST_F(StallsOfQemu, ActsOnASignalAndOnAStallAndEnds) {
 TEST_F(StallsOfQemu, WhoKilledItIsNamed) {
   const TempDir dir;
   QemuProcess vm(dir, {.boot = "idle.bin"});
-  StallsRun run(dir, vm, {});
+  const std::string trace = dir / "killed.vmt";
+  StallsRun run(dir, vm, {"-o", trace});
   vm.process().signal(SIGKILL);
   const json::object document = run.finish_by_itself();
   ASSERT_EQ(document.at("signals").as_array().size(), 1u);
   EXPECT_EQ(document.at("signals").at(0).at("sender_pid").to_number<std::int64_t>(), ::getpid());
+  // Its threads' last times are told after its end, and are its own still.
+  const std::string times = run_program({binary("vm-trace"), "cat", "--type", "thread_time", trace}).out;
+  EXPECT_NE(times.find(" vm1 thread_time"), std::string::npos) << times;
+  EXPECT_EQ(times.find(" host thread_time"), std::string::npos) << times;
 }
 
 TEST_F(StallsOfQemu, AStoppedGuestHasNoStallsButThoseOfTheHost) {

@@ -67,6 +67,7 @@ class Session {
   void on_exit(const stalls_signal& raw);
   void take(Seen seen);
   void tell(const std::string& line);
+  void on_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns, const std::string& how);
   std::string vm_name(std::uint32_t pid) const;
   std::string name_alone(std::uint32_t pid) const;
   std::string since_begin(std::uint64_t time_ns) const {
@@ -246,13 +247,18 @@ void Session::on_exit(const stalls_signal& raw) {
   const std::string how = WIFSIGNALED(raw.signal)
                               ? "was killed by " + signal_name(WTERMSIG(raw.signal))
                               : fmt::format("ended with status {}", WEXITSTATUS(raw.signal));
-  const std::string text = fmt::format("{} {}", vm_name(raw.target_tgid), how);
-  if (live()) tell(since_begin(raw.time_ns) + " " + text);
-  if (notes_.size() < 64) notes_.push_back(text);
-  if (trace_) trace_->add_end(raw.target_tgid, raw.signal, raw.time_ns);
-  reactions_.on_end(raw.target_tgid, name_alone(raw.target_tgid), text);
+  on_end(raw.target_tgid, raw.signal, raw.time_ns, how);
   tracker_->forget(raw.target_tgid);
   if (!options_.all && tracker_->empty()) stop();
+}
+
+void Session::on_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns,
+                     const std::string& how) {
+  const std::string text = fmt::format("{} {}", vm_name(pid), how);
+  if (live()) tell(since_begin(time_ns) + " " + text);
+  if (notes_.size() < 64) notes_.push_back(text);
+  if (trace_) trace_->add_end(pid, code, time_ns);
+  reactions_.on_end(pid, name_alone(pid), text);
 }
 
 Report Session::report(std::vector<Share> threads, std::uint64_t window_ns) {
@@ -293,7 +299,9 @@ void Session::arm_second() {
   second_.expires_after(std::chrono::seconds(1));
   second_.async_wait([this](boost::system::error_code error) {
     if (error) return;
-    tracker_->look_again();
+    ring_->drain();  // An end that is in there was seen.
+    for (const std::uint32_t pid : tracker_->look_again())
+      on_end(pid, std::nullopt, clock::now_ns(), "ended; how was not seen");
     reactions_.reap();
     if (untold_ && live()) out_ << fmt::format("… and {} more in this second\n", untold_);
     told_ = untold_ = 0;

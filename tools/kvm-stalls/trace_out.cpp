@@ -71,8 +71,10 @@ void TraceOut::begin(const std::vector<bpf::StallsProbe>& probes) {
 }
 
 void TraceOut::add_vm(const qmp::QemuProcess& process) {
-  if (vm_by_pid_.contains(process.pid)) return;
-  const std::uint32_t number = vm_by_pid_[process.pid] = ++vms_;
+  Vm& vm = vm_by_pid_[process.pid];
+  if (vm.number != 0 && !vm.ended) return;
+  vm = {++vms_, false};
+  const std::uint32_t number = vm.number;
   trace::VmSeen seen{};
   seen.pid = process.pid;
   seen.start_ns = process.start_ns;
@@ -84,7 +86,7 @@ void TraceOut::add_vm(const qmp::QemuProcess& process) {
 
 std::uint32_t TraceOut::vm_of(std::uint32_t pid) const {
   const auto vm = vm_by_pid_.find(pid);
-  return vm == vm_by_pid_.end() ? 0 : vm->second;
+  return vm == vm_by_pid_.end() ? 0 : vm->second.number;
 }
 
 void TraceOut::add(const Share& share) {
@@ -112,15 +114,19 @@ void TraceOut::add(const Signal& signal) {
   recorder_.flush();
 }
 
-void TraceOut::add_end(std::uint32_t pid, int code, std::uint64_t time_ns) {
+void TraceOut::add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns) {
   trace::VmEnd end{};
   end.pid = pid;
-  end.how = static_cast<std::uint32_t>(WIFSIGNALED(code) ? trace::EndHow::signaled : trace::EndHow::exited);
-  end.status = WIFSIGNALED(code) ? WTERMSIG(code) : WEXITSTATUS(code);
-  end.core_dumped = WIFSIGNALED(code) && WCOREDUMP(code);
-  recorder_.add(trace::make_record(time_ns, vm_of(pid), end, "sched_process_exit"));
+  if (code) {
+    end.how =
+        static_cast<std::uint32_t>(WIFSIGNALED(*code) ? trace::EndHow::signaled : trace::EndHow::exited);
+    end.status = WIFSIGNALED(*code) ? WTERMSIG(*code) : WEXITSTATUS(*code);
+    end.core_dumped = WIFSIGNALED(*code) && WCOREDUMP(*code);
+  }
+  recorder_.add(trace::make_record(time_ns, vm_of(pid), end,
+                                   code ? "sched_process_exit" : "it has no threads any more"));
   recorder_.flush();
-  vm_by_pid_.erase(pid);
+  vm_by_pid_[pid].ended = true;  // Its number stays known: the times of its threads are told afterwards.
   cgroups_.erase(pid);
 }
 

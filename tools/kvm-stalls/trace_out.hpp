@@ -26,7 +26,8 @@ class TraceOut {
   void add(const stalls::Stall& stall);
   void add(const Signal& signal);
   /// @param code  As wait(2) encodes it.
-  void add_end(std::uint32_t pid, int code, std::uint64_t time_ns);
+  /// @param code  As of waitpid(2); none where only its absence was seen.
+  void add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns);
   /// Clocks, pressure and cgroups; flushes.
   void tick();
   std::optional<std::string> take_error() { return recorder_.take_error(); }
@@ -38,7 +39,11 @@ class TraceOut {
 
   record::Recorder recorder_;
   host::CgroupMounts mounts_;
-  std::map<std::uint32_t, std::uint32_t> vm_by_pid_;
+  struct Vm {
+    std::uint32_t number = 0;
+    bool ended = false;
+  };
+  std::map<std::uint32_t, Vm> vm_by_pid_;
   std::map<std::uint32_t, host::CgroupWatch> cgroups_;  ///< By process id.
   std::uint32_t vms_ = 0;
 };

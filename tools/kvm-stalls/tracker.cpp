@@ -130,7 +130,7 @@ void Tracker::add_thread(const qmp::QemuProcess& process, const qmp::QemuThread&
   told_.erase(*slot);
 }
 
-void Tracker::look_again() {
+std::vector<std::uint32_t> Tracker::look_again() {
   if (options_.all) {
     for (const auto& [pid, start_ns] : qmp::list_qemu_pids()) {
       const auto known = alive_.find(pid);
@@ -156,6 +156,7 @@ void Tracker::look_again() {
     }
   }
   for (const std::uint32_t pid : gone) forget(pid);
+  return gone;
 }
 
 void Tracker::forget(std::uint32_t pid) {

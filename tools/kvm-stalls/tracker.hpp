@@ -29,7 +29,8 @@ class Tracker {
 
   void add(const qmp::QemuProcess& process);
   /// Looks for threads, and with --all for VMs, that came since.
-  void look_again();
+  /// @return processes that are gone without forget(): their end was not seen.
+  std::vector<std::uint32_t> look_again();
   /// The process ended.
   void forget(std::uint32_t pid);
 
