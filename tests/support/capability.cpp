@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "capability.hpp"
+#include "libvirt.hpp"
 
 #include <fcntl.h>
 #include <linux/bpf.h>
@@ -234,6 +235,19 @@ std::string probe_tap() {
   return opened ? std::string() : to_string(opened.error());
 }
 
+std::string probe_libvirt() {
+  for (const char* program : {"libvirtd", "virtlogd", "virsh"})
+    if (const std::string missing = probe_program({program, "--version"}); !missing.empty()) return missing;
+  // Whether a domain starts: what stands in its way is libvirt's or the machine's.
+  try {
+    Libvirt libvirt;
+    libvirt.start_domain("vmwhy-probe-" + std::to_string(::getpid()));
+    return {};
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+
 std::string probe_kvm_events() {
   return ::access("/sys/module/kvm", F_OK) == 0 ? "" : error_of("/sys/module/kvm");
 }
@@ -268,6 +282,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
        [] {
          return probe_program({"nbdkit", "--version"});
        }},
+      {"libvirt", probe_libvirt},
       {"proc_events", probe_proc_events},
       {"userfaultfd", probe_userfaultfd},
       {"bpf", probe_bpf},

@@ -29,8 +29,9 @@ void enter_own_namespace() {
 Mount::Mount(std::string source, std::filesystem::path target, std::string type, std::string options)
     : source_(std::move(source)), target_(std::move(target)), type_(std::move(type)) {
   enter_own_namespace();
-  std::filesystem::create_directories(target_);
-  if (::mount(source_.c_str(), target_.c_str(), type_.c_str(), 0, options.c_str()) != 0)
+  if (!std::filesystem::exists(target_)) std::filesystem::create_directories(target_);
+  const unsigned long flags = type_ == "bind" ? MS_BIND : 0;
+  if (::mount(source_.c_str(), target_.c_str(), type_.c_str(), flags, options.c_str()) != 0)
     throw std::system_error(errno, std::generic_category(), "mount " + type_ + " on " + target_.string());
 }
 

@@ -11,7 +11,7 @@ namespace vmwhy::test {
 
 class Mount {
  public:
-  /// mount(2). @throws std::system_error.
+  /// mount(2); type "bind" shows the file or folder `source` there. @throws std::system_error.
   Mount(std::string source, std::filesystem::path target, std::string type, std::string options = {});
   Mount(const Mount&) = delete;
   Mount& operator=(const Mount&) = delete;
