@@ -6,7 +6,11 @@
 #include <sys/ioctl.h>
 
 #include <cerrno>
+#include <stdexcept>
 #include <system_error>
+
+#include "temp_dir.hpp"
+#include "wait.hpp"
 
 namespace vmwhy::test {
 
@@ -41,8 +45,18 @@ LoopDevice::~LoopDevice() {
   detach();
 }
 
-void LoopDevice::update_size() const {
-  if (::ioctl(fd_.get(), LOOP_SET_CAPACITY) != 0) fail("LOOP_SET_CAPACITY " + path_);
+void LoopDevice::shrink(std::uint64_t bytes) const {
+  loop_info64 info{};
+  if (::ioctl(fd_.get(), LOOP_GET_STATUS64, &info) != 0) fail("LOOP_GET_STATUS64 " + path_);
+  if (bytes == 0)
+    info.lo_offset = std::uint64_t{1} << 50;  // behind the file's end: nothing is left of it
+  else
+    info.lo_sizelimit = bytes;
+  // EAGAIN: pages became dirty again after the kernel wrote them back.
+  wait_until([&] { return ::ioctl(fd_.get(), LOOP_SET_STATUS64, &info) == 0 || errno != EAGAIN; });
+  const std::string size = read_file("/sys/block/" + name() + "/size");
+  if (size != std::to_string(bytes / 512) + "\n")
+    throw std::runtime_error(path_ + " has " + size + " sectors, not " + std::to_string(bytes / 512));
 }
 
 void LoopDevice::detach() {

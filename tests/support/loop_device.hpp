@@ -21,8 +21,11 @@ class LoopDevice {
   const std::string& path() const { return path_; }  ///< "/dev/loop3"
   std::string name() const { return path_.substr(5); }
 
-  /// The device takes the file's present size (`losetup -c`).
-  void update_size() const;
+  /// The device becomes this small, at one moment: truncating the file and `losetup -c` would race with a
+  /// write that makes the file grow again. 0: a dead device. Give whole sectors. Waits while it is written
+  /// to.
+  /// @throws std::system_error.
+  void shrink(std::uint64_t bytes) const;
 
   /// Lets the device go now: cleared as soon as nobody else has it open.
   void detach();
