@@ -305,12 +305,14 @@ TEST_F(StallsCauses, IdleGuestGivesNoFalseAlarm) {
   const json::object* vcpu = thread_of(document, "vcpu");
   ASSERT_NE(vcpu, nullptr);
   EXPECT_GT(share(*vcpu, "idle") + share(*vcpu, "halted"), 0.9) << json::serialize(*vcpu);
-  // A loaded machine may let it wait for a CPU, and then that is so; nothing else may be a stall here.
+  // A loaded machine may let it wait for a CPU, or for QEMU's lock whose holder waits for one, and then that
+  // is so; nothing else may be a stall here, and no other cause may be given for it.
   for (const json::value& stall : document.at("stalls").as_array())
-    EXPECT_GT(share(stall.as_object(), "waiting"), 0.5) << json::serialize(stall);
+    EXPECT_GT(share(stall.as_object(), "waiting") + share(stall.as_object(), "lock"), 0.5)
+        << json::serialize(stall);
   for (const IncidentJson& incident : vm_why({run.trace()}))
     EXPECT_TRUE(text_of(incident, "cause") == "host-cpu-contention" ||
-                text_of(incident, "summary").find("was ready") != std::string::npos)
+                text_of(incident, "cause") == "unknown")
         << json::serialize(incident);
 }
 
