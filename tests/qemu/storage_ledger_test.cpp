@@ -20,14 +20,6 @@ namespace {
 
 constexpr std::uint64_t kDiskBytes = 64 << 20;
 
-const boost::json::value& detail(const IncidentJson& incident, std::string_view key) {
-  static const boost::json::value kNone;
-  const auto* details = incident.if_contains("details");
-  const auto* value =
-      details != nullptr && details->is_object() ? details->get_object().if_contains(key) : nullptr;
-  return value != nullptr ? *value : kNone;
-}
-
 TEST(StorageLedger, FullTmpfsIsProvenByTheFailedCall) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(mount);
@@ -42,8 +34,8 @@ TEST(StorageLedger, FullTmpfsIsProvenByTheFailedCall) {
   EXPECT_TRUE(is_verdict(incident, "storage-full", "proven"));
   EXPECT_TRUE(has_evidence(incident, "syscall", "failed with ENOSPC"));
   EXPECT_TRUE(has_evidence(incident, "syscall", small / "disk.raw"));
-  EXPECT_EQ(detail(incident, "errno"), "ENOSPC");
-  EXPECT_TRUE(detail(incident, "thread").is_number());
+  EXPECT_EQ(detail_of(incident, "errno"), "ENOSPC");
+  EXPECT_TRUE(detail_of(incident, "thread").is_number());
   watch.finish();
 }
 
@@ -80,7 +72,7 @@ TEST(StorageLedger, FileSizeLimitIsNamed) {
   ASSERT_TRUE(vm.wait_run_state("io-error"));
   const auto incident = watch.incident("pause");
   EXPECT_TRUE(is_verdict(incident, "storage-io-error", "proven"));
-  EXPECT_EQ(detail(incident, "errno"), "EFBIG");
+  EXPECT_EQ(detail_of(incident, "errno"), "EFBIG");
   EXPECT_TRUE(has_remedy(incident, "prlimit"));
   watch.finish();
 }

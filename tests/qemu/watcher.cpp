@@ -151,6 +151,14 @@ std::string text_of(const IncidentJson& incident, std::string_view key) {
   return value != nullptr && value->is_string() ? std::string(value->get_string()) : "";
 }
 
+const boost::json::value& detail_of(const IncidentJson& incident, std::string_view key) {
+  static const boost::json::value kNone;
+  const auto* details = incident.if_contains("details");
+  const auto* value =
+      details != nullptr && details->is_object() ? details->get_object().if_contains(key) : nullptr;
+  return value != nullptr ? *value : kNone;
+}
+
 testing::AssertionResult is_verdict(const IncidentJson& incident, std::string_view cause,
                                     std::string_view confidence) {
   if (text_of(incident, "cause") == cause && text_of(incident, "confidence") == confidence)

@@ -70,6 +70,8 @@ testing::AssertionResult none_of_kind(const std::vector<IncidentJson>& incidents
 // ---- what a verdict must say
 
 std::string text_of(const IncidentJson& incident, std::string_view key);
+/// A member of its details; null if there is none.
+const boost::json::value& detail_of(const IncidentJson& incident, std::string_view key);
 
 /// A failure unless `incident` has that cause, and at most and at least that confidence.
 testing::AssertionResult is_verdict(const IncidentJson& incident, std::string_view cause,

@@ -167,6 +167,24 @@ OwnedRecord block_failure(const Line& line) {
                             trace::join_text({line.value("disk"), line.value("status")}));
 }
 
+OwnedRecord io_stats(const Line& line) {
+  trace::IoStats s{};
+  s.layer = named(line.word(0), {{"guest", 1}, {"syscall", 2}, {"block", 3}});
+  s.window_ns = span(line.number("window", 1));
+  s.count = static_cast<std::uint64_t>(line.number("count"));
+  s.bytes = line.bytes("bytes", s.count * 4096);
+  s.mean_ns = span(line.number("mean"));
+  s.max_ns = span(line.number("max"));
+  s.oldest_ns = span(line.number("oldest"));
+  s.in_flight = static_cast<std::uint32_t>(line.number("in_flight"));
+  s.operation = s.count == 0 ? 0 : io_operation(line.value("op", "write"));
+  const bool disk = line.word(0) == "block";
+  return trace::make_record(
+      at(line.time), disk ? 0 : line.vm(), s,
+      trace::join_text({disk ? "" : line.value("node", "d0"), line.value("disk"),
+                        line.word(0) == "syscall" ? line.value("path", "/srv/d.qcow2") : ""}));
+}
+
 OwnedRecord process(const Line& line) {
   trace::ProcessState p{};
   p.pid = static_cast<std::uint32_t>(line.number("pid", 4242));
@@ -379,6 +397,8 @@ bool make(const Line& line, OwnedRecord& out) {
     out = file(line);
   else if (type == "io")
     out = io(line);
+  else if (type == "io_stats")
+    out = io_stats(line);
   else if (type == "block_failure")
     out = block_failure(line);
   else if (type == "process")

@@ -22,6 +22,8 @@
 //                            hierarchies) version= used= max= quota= period= throttled= (µs) periods=
 //   io failed|short|slow|under_way  op= call= fd= ino= block=MAJ:MIN offset= length= errno=NAME done=BYTES
 //                            took=SECONDS tid= path=
+//   io_stats guest|syscall|block  window=SECONDS count= mean=SECONDS max=SECONDS oldest=SECONDS in_flight=
+//                            op= bytes= node= disk= path=
 //   block_failure            disk= op= sector= length= errno=NAME status= block=MAJ:MIN
 //   kmsg -- line             log path= -- text          sensor NAME STATE detail= remedy=
 //   seen {discovery}         pid=                       end HOW STATUS core=yes -- how it was learned

@@ -14,6 +14,7 @@
 #include "host/threads.hpp"
 #include "record/secrets.hpp"
 #include "tools/vm-iowatch/output.hpp"
+#include "tools/vm-iowatch/stats_records.hpp"
 
 namespace vmwhy::vm_iowatch {
 namespace {
@@ -296,6 +297,7 @@ void Session::every_interval() {
     if (error || stopping_) return;
     const std::uint64_t now = clock::now_ns();
     const auto groups = table_->sample(now);
+    record_stats(*recorder_, groups, now, now - last_sample_ns_);
     if (options_.json)
       print_stats_json(out_, groups, now, now - last_sample_ns_);
     else

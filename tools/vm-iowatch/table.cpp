@@ -301,8 +301,14 @@ std::vector<Group> Table::sample(std::uint64_t now_ns) {
     requests_ = probes_->block_under_way();
   }
   std::vector<Group> out;
-  for (auto& entry : guests_) out.push_back(of(entry.second));
-  for (auto& entry : files_) out.push_back(of(entry.second, now_ns));
+  for (auto& entry : guests_) {
+    out.push_back(of(entry.second));
+    out.back().vm_id = entry.first.first;
+  }
+  for (auto& entry : files_) {
+    out.push_back(of(entry.second, now_ns));
+    out.back().vm_id = entry.first.first;
+  }
   for (auto& entry : disks_) out.push_back(of(entry.second, now_ns));
   return out;
 }

@@ -41,6 +41,7 @@ struct Group {
   std::string vm, node, layer, device, path;
   std::optional<InFlight> in_flight;
   std::vector<Line> lines;
+  std::uint32_t vm_id = 0;  ///< Its number in the trace; 0: a disk of the host.
 };
 
 class Table {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 
 #include "timeline/json_read.hpp"
 #include "timeline/windows.hpp"
@@ -192,11 +193,25 @@ void find_devices(StorageFacts& facts) {
   }
 }
 
+/// The node whose guest device waited longest for it, all requests taken together.
+std::string slow_node(const Case& c) {
+  std::map<std::string, std::uint64_t> waited;
+  const std::string* worst = nullptr;
+  for (const timeline::IoStats& stats : c.vm.io_stats) {
+    if (!stats.of(trace::IoLayer::guest) || stats.time_ns < c.begin || stats.begin_ns() > c.until) continue;
+    const auto at = waited.try_emplace(stats.node).first;
+    at->second += stats.io.mean_ns * stats.io.count;
+    if (worst == nullptr || at->second > waited.at(*worst)) worst = &at->first;
+  }
+  return worst == nullptr ? std::string() : *worst;
+}
+
 }  // namespace
 
 StorageFacts find_storage(const Case& c) {
   StorageFacts facts;
   find_error(c, facts);
+  if (c.incident.topic == Topic::storage_slow) facts.node = slow_node(c);
   find_chain(c, facts);
   find_file(c, facts);
   find_devices(facts);

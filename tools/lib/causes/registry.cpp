@@ -20,6 +20,8 @@ std::span<const Rule> rules() {
       {"storage-network", 25, judge_storage_network},
       {"storage-hang", 35, judge_storage_hang},
       {"storage-slow", 20, judge_storage_slow},
+      {"storage-network", 25, judge_network_slow},
+      {"qemu-io-stall", 30, judge_qemu_io_stall},
       {"pause-loop", 40, judge_pause_loop},
       {"operator-stop", 10, judge_operator_stop},
       {"snapshot-or-save", 20, judge_snapshot_or_save},

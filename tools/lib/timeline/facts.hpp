@@ -3,6 +3,7 @@
 // What records say, decoded: small values with a time, one struct per sort of fact. Whatever stands here came
 // from a QEMU, a guest or a stranger's file: it is data, bounded in size, and nothing is to be assumed of it.
 
+#include <algorithm>
 #include <boost/json/object.hpp>
 #include <cstdint>
 #include <map>
@@ -66,8 +67,9 @@ struct BlockGraph {
 /// -blockdev it is sticky, and may name an error that was over long ago.
 struct BlockBackends {
   std::uint64_t time_ns = 0;
-  std::map<std::string, std::uint64_t> highest_write;   ///< By node: wr_highest_offset.
-  std::map<std::string, std::uint64_t> throttled_iops;  ///< By node: iops or bps limits that are set.
+  std::map<std::string, std::uint64_t> highest_write;  ///< By node: wr_highest_offset.
+  /// By node, the limits of QEMU's throttle that are set: "iops", "bps_wr", …
+  std::map<std::string, std::map<std::string, std::uint64_t>> limits;
 };
 
 /// A command that is no query: our side sent it, or another client whose monitor was tapped.
@@ -164,6 +166,16 @@ struct BlockFailure {
   std::uint64_t time_ns = 0;
   trace::IoBlock io{};
   std::string disk, status;
+};
+
+/// Requests of one operation and layer in a window that ended at time_ns.
+struct IoStats {
+  std::uint64_t time_ns = 0;
+  trace::IoStats io{};
+  std::string node, disk, path;
+
+  bool of(trace::IoLayer layer) const { return io.layer == static_cast<std::uint32_t>(layer); }
+  std::uint64_t begin_ns() const { return time_ns - std::min(time_ns, io.window_ns); }
 };
 
 struct Log {

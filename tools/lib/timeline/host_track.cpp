@@ -144,6 +144,11 @@ void add_block_failure(HostTracks& host, const trace::RecordView& record) {
       {record.header.time_ns, record.as<trace::IoBlock>(), field(record, 0, 64), field(record, 1, 64)});
 }
 
+const IoStats& add_io_stats(Bounded<IoStats>& list, const trace::RecordView& record) {
+  return list.add({record.header.time_ns, record.as<trace::IoStats>(), field(record, 0, 128),
+                   field(record, 1, 64), field(record, 2)});
+}
+
 void add_kernel_line(HostTracks& host, const trace::RecordView& record) {
   host.kernel.add({record.header.time_ns, record.as<trace::KernelLog>().priority,
                    std::string(record.text.substr(0, 512))});

@@ -25,7 +25,7 @@ enum class Topic {
   monitor_lost,
   kvm_failure,   ///< KVM could not go on with a vCPU; whether the VM is paused, QMP says.
   exit_storm,    ///< A vCPU spends its time leaving the guest.
-  storage_slow,  ///< Storage requests take long, one after the other, and go well.
+  storage_slow,  ///< QEMU's storage requests, or the guest's, take long, one after the other, and go well.
 
   // Threads of QEMU did not get on for longer than the recorder's threshold, by what took most of that time.
   // Threads that a signal, a tracer or the freezer stopped are a `stall`.

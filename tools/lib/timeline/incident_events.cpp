@@ -53,6 +53,25 @@ void Incidents::on_request(const VmTracks& vm, const IoRequest& request) {
   if (Incident* incident = open_of(vm.id, Topic::storage_slow)) incident->last_ns = end;
 }
 
+void Incidents::on_io_stats(const VmTracks& vm, const IoStats& stats) {
+  if (!stats.of(trace::IoLayer::guest) || stats.io.count == 0) return;
+  auto& slow = states_[vm.id].guest_slow;
+  const std::pair key{stats.node, stats.io.operation};
+  if (stats.io.mean_ns < kGuestSlow) {
+    slow.erase(key);
+    return;
+  }
+  if (slow.size() >= kMaxSlowNodes && !slow.contains(key)) return;
+  const auto [at, fresh] = slow.try_emplace(key, stats.begin_ns(), stats.time_ns);
+  auto& [since, until] = at->second;
+  if (until + kSlowWindow < stats.time_ns) since = stats.begin_ns();
+  until = stats.time_ns;
+  // One window may hold no more than a hiccup that is over.
+  if (fresh || until - since < kSlowSpan) return;
+  fold(vm.id, Topic::storage_slow, "slow requests", since, until);
+  if (Incident* incident = open_of(vm.id, Topic::storage_slow)) incident->last_ns = until;
+}
+
 void Incidents::on_guest_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
   const std::string action = text_of(event.data, "action", 32);
   if (event.name == "BLOCK_IO_ERROR") {

@@ -38,6 +38,7 @@ class Incidents {
   void on_kvm_failure(const VmTracks& vm, const KvmFailure& fact);
   void on_kvm_exits(const VmTracks& vm, const KvmExits& fact);
   void on_request(const VmTracks& vm, const IoRequest& request);
+  void on_io_stats(const VmTracks& vm, const IoStats& stats);
   void on_thread_stall(const VmTracks& vm, const ThreadStall& fact);
   void on_collected(std::uint32_t vm, std::uint64_t began_ns, std::uint64_t now_ns, std::uint32_t overdue,
                     std::string_view unfinished);
@@ -73,8 +74,10 @@ class Incidents {
     std::uint64_t closed_ns = 0;        ///< A monitor closed, and what that means is not known yet.
     std::uint32_t holder_pid = 0;
     std::deque<std::pair<std::uint64_t, std::uint64_t>> slow;  ///< Begin and end of recent slow requests.
-    std::map<std::uint32_t, std::uint64_t> peers;              ///< By link: since when it is connected.
-    std::map<std::uint32_t, std::uint64_t> blocked;            ///< By link: since when it does not read.
+    /// By node and operation: since when, and until when, the guest's requests have been slow.
+    std::map<std::pair<std::string, std::uint32_t>, std::pair<std::uint64_t, std::uint64_t>> guest_slow;
+    std::map<std::uint32_t, std::uint64_t> peers;    ///< By link: since when it is connected.
+    std::map<std::uint32_t, std::uint64_t> blocked;  ///< By link: since when it does not read.
     std::uint64_t client_gone_ns = 0;  ///< A client closed its monitor, and what that means is not known yet.
   };
 

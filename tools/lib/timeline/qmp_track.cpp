@@ -123,7 +123,8 @@ void add_throttle(BlockBackends& backends, const json::object& inserted) {
   if (node.empty()) return;
   for (const char* limit : {"iops", "iops_rd", "iops_wr", "bps", "bps_rd", "bps_wr"}) {
     const std::int64_t value = int_of(inserted, limit);
-    if (value > 0) backends.throttled_iops.emplace(node, static_cast<std::uint64_t>(value));
+    if (value > 0 && backends.limits.size() < kMaxNodes)
+      backends.limits[node][limit] = static_cast<std::uint64_t>(value);
   }
 }
 

@@ -70,6 +70,9 @@ void Timeline::add_of_host(const trace::RecordView& record) {
       return add_pressure(host_.pressures, record);
     case trace::RecordType::io_block:
       return add_block_failure(host_, record);
+    case trace::RecordType::io_stats:
+      add_io_stats(host_.disk_stats, record);
+      return;
     case trace::RecordType::watch: {
       const auto watch = record.as<trace::Watch>();
       if (watch.event == static_cast<std::uint32_t>(trace::WatchEvent::begin))
@@ -116,6 +119,8 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
       return incidents_.on_cgroup(*vm, add_cgroup(*vm, record));
     case trace::RecordType::io_syscall:
       return incidents_.on_request(*vm, add_request(*vm, record));
+    case trace::RecordType::io_stats:
+      return incidents_.on_io_stats(*vm, add_io_stats(vm->io_stats, record));
     case trace::RecordType::log_tail:
       return add_log_tail(*vm, record);
     case trace::RecordType::kvm_failure:
@@ -166,6 +171,7 @@ void Timeline::forget() {
   }
   host_.kernel.forget_before(host_needed, 0);
   host_.block_failures.forget_before(host_needed, 0);
+  host_.disk_stats.forget_before(host_needed, 0);
   host_.pressures.forget_before(host_needed);
   host_.lost.forget_before(host_needed, 16);
   for (auto& [id, vm] : vms_) {
@@ -189,6 +195,7 @@ void Timeline::forget() {
     vm.pressures.forget_before(since);
     vm.logs.forget_before(since);
     vm.requests.forget_before(since, 0);
+    vm.io_stats.forget_before(since, 0);
     vm.thread_stalls.forget_before(since, 0);
     vm.signals.forget_before(since, 0);
   }

@@ -71,6 +71,7 @@ struct VmTracks {
   Bounded<KvmFailure> kvm_failures{32};
   Bounded<KvmExits> kvm_exits{512};
   Bounded<IoRequest> requests{256};
+  Bounded<IoStats> io_stats{512};
   Bounded<ThreadStall> thread_stalls{512};
   Bounded<ProcessSignal> signals{64};
   std::optional<End> ended;
@@ -92,6 +93,7 @@ struct VmTracks {
 struct HostTracks {
   Bounded<KernelLine> kernel{1024};
   Bounded<BlockFailure> block_failures{256};
+  Bounded<IoStats> disk_stats{1024};
   Bounded<Pressure> pressures{64};
   std::map<std::string, SensorState> sensors;  ///< The latest of each.
   Bounded<Lost> lost{64};

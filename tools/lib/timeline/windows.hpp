@@ -66,6 +66,10 @@ constexpr std::uint64_t kStormRate = 10'000;
 constexpr std::size_t kSlowCount = 3;
 constexpr std::uint64_t kSlowWindow = 10 * kSecond;
 constexpr std::uint64_t kSlowSpan = 2 * kSecond;
+/// The same by QEMU's counts of what the guest asked for: above this on average, through at least two
+/// windows.
+constexpr std::uint64_t kGuestSlow = 50'000'000;
+constexpr std::size_t kMaxSlowNodes = 1024;
 
 constexpr const char* kEndedByStatus = "query-status said running";
 

@@ -40,6 +40,7 @@ enum class RecordType : std::uint16_t {
   kvm_exit_summary = 66,
   io_syscall = 72,
   io_block = 73,
+  io_stats = 74,
 };
 
 struct RecordHeader {
@@ -407,5 +408,30 @@ struct IoBlock {
   std::uint32_t flags;      ///< The request's: operation in the low byte, REQ_* above.
 };
 static_assert(sizeof(IoBlock) == 40);
+
+enum class IoLayer : std::uint32_t {
+  guest = 1,    ///< As QEMU counts the requests of a guest device: query-blockstats.
+  syscall = 2,  ///< QEMU's calls on a file.
+  block = 3,    ///< Requests of a disk, of whomever (VM 0).
+};
+
+/// Requests of one operation that ended in the window that ends at the header's time. A layer in which none
+/// ended has one record with operation none and count 0. Text: block node NUL disk NUL path of the file.
+struct IoStats {
+  static constexpr RecordType kType = RecordType::io_stats;
+  std::uint64_t window_ns;
+  std::uint64_t count;
+  std::uint64_t errors;
+  std::uint64_t bytes;
+  std::uint64_t mean_ns;  ///< 0: not known.
+  std::uint64_t max_ns;   ///< 0: not known.
+  std::uint64_t
+      oldest_ns;  ///< How long the oldest that has not ended waits, whatever its operation; 0: not known.
+  std::uint32_t layer;      ///< An IoLayer.
+  std::uint32_t operation;  ///< An IoOperation.
+  std::uint32_t in_flight;  ///< How many have not ended, whatever their operation.
+  std::uint32_t reserved;
+};
+static_assert(sizeof(IoStats) == 72);
 
 }  // namespace vmwhy::trace

@@ -217,6 +217,20 @@ FIELDS(IoBlock,                                              //
        FIELD(status, 'u', "", "blk_status_t; 0: the kernel told an errno"),                  //
        FIELD(flags, 'u', "", "operation in the low byte, REQ_* above"))
 
+FIELDS(IoStats,                                                       //
+       FIELD(window_ns, 'u', "ns", "length of the window"),           //
+       FIELD(count, 'u', "", "requests that ended in it"),            //
+       FIELD(errors, 'u', "", "how many of them failed"),             //
+       FIELD(bytes, 'u', "bytes", "of them all"),                     //
+       FIELD(mean_ns, 'u', "ns", "of one; 0: not known"),             //
+       FIELD(max_ns, 'u', "ns", "of the slowest; 0: not known"),      //
+       FIELD(oldest_ns, 'u', "ns", "the oldest that has not ended"),  //
+       FIELD(layer, 'u', "", "1 guest device, 2 system call, 3 disk"),
+       FIELD(operation, 'u', "",
+             "0 none, 1 read, 2 write, 3 flush, 4 allocate, 5 discard, 6 zeroes, 7 other"),  //
+       FIELD(in_flight, 'u', "", "requests that have not ended"),                            //
+       FIELD(reserved, 'u', "", "0"))
+
 #define THREAD_TIMES                                                                                       \
   TIME(unknown_ns, "until something told"),                                                                \
       TIME(running_ns, "on a CPU, guest, KVM and QEMU not told apart"), TIME(guest_ns, "in the guest"),    \
@@ -302,6 +316,7 @@ constexpr RecordInfo kSchema[] = {
     info<KvmExitSummary>("kvm_exit_summary", "name of the reason, log2 histogram, device"),
     info<IoSyscall>("io_syscall", "path, call"),
     info<IoBlock>("io_block", "disk, status"),
+    info<IoStats>("io_stats", "node, disk, path"),
     info<QmpPeer>("qmp_peer", "monitor, comm, command_line, user, container, parents"),
     info<QmpGap>("qmp_gap", ""),
     info<ThreadTime>("thread_time", "comm, culprits"),

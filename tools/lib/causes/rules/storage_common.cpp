@@ -136,4 +136,11 @@ std::vector<const timeline::KernelLine*> device_lines(const Case& c) {
   return lines;
 }
 
+bool network_file_system(const timeline::NodeFile* file) {
+  if (file == nullptr) return false;
+  const std::string& type = file->fs_type;
+  return type == "nfs" || type == "nfs4" || type == "cifs" || type == "smb3" || type == "ceph" ||
+         type == "9p" || type == "fuse.glusterfs" || type == "fuse.sshfs";
+}
+
 }  // namespace vmwhy::causes

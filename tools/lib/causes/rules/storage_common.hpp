@@ -24,6 +24,8 @@ bool file_system_full(const Case& c);
 bool device_dead(const Case& c);
 /// The path names another device than QEMU's descriptor.
 bool device_replaced(const Case& c);
+/// The file lies on a server: NFS, SMB, Ceph, …
+bool network_file_system(const timeline::NodeFile* file);
 /// What backs a device under the file said that it has no space.
 bool nospace_below(const Case& c);
 /// Kernel log lines near the error that name one of the incident's devices.

@@ -44,13 +44,6 @@ std::vector<const timeline::KernelLine*> lines_that(const Case& c, bool (*says)(
   return lines;
 }
 
-bool network_file_system(const timeline::NodeFile* file) {
-  if (file == nullptr) return false;
-  const std::string& type = file->fs_type;
-  return type == "nfs" || type == "nfs4" || type == "cifs" || type == "smb3" || type == "ceph" ||
-         type == "9p" || type == "fuse.glusterfs" || type == "fuse.sshfs";
-}
-
 /// The call's errno tells of a request that failed below, and nothing names a cause of its own for it.
 bool answered_with_io_error(const Case& c) {
   const StorageFacts& s = c.storage;
@@ -229,33 +222,6 @@ Opinion judge_storage_network(const Case& c) {
     finding.remedy.push_back(
         "without reconnect-delay an NBD node does not connect again: detach and attach the disk, or "
         "restart the VM");
-  return found(std::move(finding));
-}
-
-Opinion judge_storage_slow(const Case& c) {
-  if (c.incident.topic != timeline::Topic::storage_slow) return nothing();
-  Finding finding;
-  finding.confidence = Confidence::proven;
-  const timeline::IoRequest* slowest = nullptr;
-  std::uint64_t count = 0;
-  for (const timeline::IoRequest& request : c.vm.requests) {
-    if (request.io.what != static_cast<std::uint32_t>(trace::IoWhat::slow) || request.time_ns < c.begin ||
-        request.time_ns > c.until)
-      continue;
-    if (++count <= 2) finding.evidence.push_back(request_evidence(request));
-    if (slowest == nullptr || request.io.duration_ns > slowest->io.duration_ns) slowest = &request;
-  }
-  if (slowest == nullptr) return nothing();
-  const std::string longest = human_duration(static_cast<std::int64_t>(slowest->io.duration_ns));
-  if (count > 2) finding.evidence.push_back(request_evidence(*slowest));
-  finding.summary = fmt::format("{} storage requests took long and went well, the slowest {} ({})", count,
-                                longest, slowest->path);
-  finding.details["path"] = slowest->path;
-  finding.details["slow_requests"] = count;
-  finding.details["max_latency_ns"] = slowest->io.duration_ns;
-  finding.not_proved.push_back(
-      {"which layer below the system call is slow", "vm-iowatch shows each layer's latencies"});
-  finding.remedy.push_back(fmt::format("see where the time goes: vm-iowatch -p {}", c.vm.pid));
   return found(std::move(finding));
 }
 
