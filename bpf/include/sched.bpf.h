@@ -23,6 +23,8 @@ struct cfs_rq {
 };
 struct sched_entity {
   struct cfs_rq* cfs_rq;
+  u64 sum_exec_runtime;
+  u64 prev_sum_exec_runtime; /* When the fair scheduler picked it. */
 };
 struct signal_struct {
   int group_exit_code;
@@ -36,6 +38,7 @@ struct task_struct {
   struct signal_struct* signal;
   int exit_code;
   int on_cpu;
+  int prio;
   unsigned long jobctl;
   unsigned int in_memstall : 1;
 };
@@ -116,6 +119,18 @@ static __always_inline bool task_throttled(const struct task_struct* task) {
   if (bpf_core_read(&queue, sizeof(queue), &task->se.cfs_rq) != 0 || !queue) return false;
   bpf_core_read(&count, sizeof(count), &queue->throttle_count);
   return count > 0;
+}
+
+/* How long a task that leaves its CPU has been on it; 0: not known, as only the fair scheduler keeps that. */
+static __always_inline u64 task_ran_ns(const struct task_struct* task) {
+  enum { FIRST_FAIR = 100 };
+  int prio = 0;
+  u64 sum = 0, before = 0;
+  if (!bpf_core_field_exists(task->se.prev_sum_exec_runtime)) return 0;
+  if (bpf_core_read(&prio, sizeof(prio), &task->prio) != 0 || prio < FIRST_FAIR) return 0;
+  if (bpf_core_read(&sum, sizeof(sum), &task->se.sum_exec_runtime) != 0) return 0;
+  if (bpf_core_read(&before, sizeof(before), &task->se.prev_sum_exec_runtime) != 0) return 0;
+  return sum > before ? sum - before : 0;
 }
 
 static __always_inline bool task_in_memstall(const struct task_struct* task) {

@@ -61,6 +61,7 @@ enum stalls_stat {
   STALLS_STAT_RING_FULL = STALLS_PROBES, /* Stalls, signals and ends that did not fit into the ring. */
   STALLS_STAT_WAITERS_FULL,              /* Waits whose culprits are not known. */
   STALLS_STAT_READ_FAILED,               /* Kernel memory that could not be read. */
+  STALLS_STAT_SWITCH_MISSED,             /* Switches that were not told of, next to registered threads. */
   STALLS_STATS,
 };
 

@@ -263,6 +263,7 @@ Result<std::uint32_t> Stalls::add(std::uint32_t tgid, std::uint32_t tid, std::ui
   row.stall.exit_code = UINT32_MAX;
   row.stall.user_code = -1;
   row.block.syscall = -1;
+  row.wait_cpu = UINT32_MAX;  // A list may still hold the slot's last thread.
   row.pid_tgid = static_cast<std::uint64_t>(tgid) << 32 | tid;
   __atomic_store_n(place, static_cast<std::uint16_t>(slot + 1), __ATOMIC_RELEASE);
   return slot;
@@ -274,6 +275,7 @@ void Stalls::remove(std::uint32_t slot) {
   std::uint16_t* place = impl_->place_of(static_cast<std::uint32_t>(row.pid_tgid));
   if (place && *place == slot + 1) __atomic_store_n(place, 0, __ATOMIC_RELEASE);
   __atomic_store_n(&row.pid_tgid, 0, __ATOMIC_RELEASE);
+  row.wait_cpu = UINT32_MAX;  // Lists that hold it let it go.
   // Used again last: a probe that still holds the row has long let go of it by then.
   impl_->free_slots.insert(impl_->free_slots.begin(), slot);
 }
@@ -346,7 +348,7 @@ std::vector<StallsProbe> Stalls::probes() const {
 StallsLosses Stalls::losses() const {
   const stalls_bpf& skeleton = *impl_->skeleton;
   return {counter(skeleton, STALLS_STAT_RING_FULL), counter(skeleton, STALLS_STAT_WAITERS_FULL),
-          counter(skeleton, STALLS_STAT_READ_FAILED)};
+          counter(skeleton, STALLS_STAT_READ_FAILED), counter(skeleton, STALLS_STAT_SWITCH_MISSED)};
 }
 
 int Stalls::ring_fd() const {

@@ -37,9 +37,10 @@ struct StallsProbe {
 
 /// What is missing from the result.
 struct StallsLosses {
-  std::uint64_t ring_full = 0;     ///< Stalls, signals and ends.
-  std::uint64_t waiters_full = 0;  ///< Waits whose culprits are not known.
-  std::uint64_t read_failed = 0;   ///< Exit reasons.
+  std::uint64_t ring_full = 0;      ///< Stalls, signals and ends.
+  std::uint64_t waiters_full = 0;   ///< Waits whose culprits are not known.
+  std::uint64_t read_failed = 0;    ///< Exit reasons.
+  std::uint64_t switch_missed = 0;  ///< Switches that the kernel did not tell of: nobody is blamed for them.
 };
 
 class Stalls {

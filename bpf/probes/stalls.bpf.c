@@ -4,7 +4,11 @@
  * User space registers a thread: it fills a row, and then the thread's place in an array that is indexed by
  * thread id. Probes only look up. Transitions of one thread follow each other under the lock of the run queue
  * that it is on, or in its own context, so a row has one writer at a time. A switch between threads that are
- * not registered costs three array lookups. */
+ * not registered costs three array lookups.
+ *
+ * Events can be missing: some kernels run no probe in the context of tasks that they protect, so that the
+ * switch from such a task is not told. Then the next one does not begin with the thread that the last one
+ * ended with, and nobody is blamed for the time in between but for what the scheduler itself says it ran. */
 
 #include "bpf/include/stalls.h"
 #include "bpf/include/emit.bpf.h"
@@ -45,11 +49,14 @@ struct {
 } slot_by_tid SEC(".maps");
 
 /* Registered threads that wait for a CPU, by CPU. Written under that CPU's run queue lock, but for a thread
- * that is moved: hence compare-and-swap. */
+ * that is moved: hence compare-and-swap. `running` is written at each switch: no other CPU's fields share its
+ * cache line. */
 struct waiters {
   u32 count;
-  u32 reserved;
   u32 slot[STALLS_WAITERS]; /* + 1 */
+  u32 apart[7];
+  u32 running; /* Thread id + 1 of who got the CPU at the last switch; 0: there was none yet. */
+  u32 apart_too[15];
 };
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -152,6 +159,7 @@ __noinline int move(struct stalls_thread* t, u64 now, u32 to) {
 struct runner {
   u32 tid, tgid;
   u64 task;
+  u64 since_ns; /* It had the CPU since then; 0: since the last switch. */
 };
 
 static __always_inline void name_culprit(struct stalls_culprit* at, const struct runner* who) {
@@ -198,10 +206,12 @@ __noinline int blame_in_stall(struct stalls_thread* t, const struct runner* who,
   BLAME(t->stall.culprits, STALLS_ONE_CULPRITS, t->stall.others_ns)
 }
 
-/* Who had the CPU since the last look had it all the while that a thread waited. */
+/* Who had the CPU since the last look had it all the while that a thread waited, but for what was missed. */
 __noinline int charge(struct stalls_thread* t, const struct runner* who, u64 now) {
   if (!t || !who) return 0;
-  u64 ns = now > t->charged_ns ? now - t->charged_ns : 0;
+  u64 from = t->charged_ns;
+  if (who->since_ns > from) from = who->since_ns;
+  u64 ns = now > from ? now - from : 0;
   t->charged_ns = now;
   if (t->state != STALLS_WAITING || !ns) return 0;
   blame_in_all(t, who, ns);
@@ -250,6 +260,10 @@ __noinline int visit_waiters(const struct switch_* s, u64 now) {
     u32 slot = value - 1;
     struct stalls_thread* t = bpf_map_lookup_elem(&threads, &slot);
     if (!t || !(READY >> (t->state & 31) & 1) || t->wait_cpu != cpu) {
+      strike(list, i, value);
+      continue;
+    }
+    if ((u32)t->pid_tgid == s->who.tid) { /* It got the CPU, and that was missed. */
       strike(list, i, value);
       continue;
     }
@@ -381,6 +395,21 @@ __noinline int take_cpu(struct stalls_thread* t, u64 now) {
   return move(t, now, on_cpu_state(t));
 }
 
+/* A thread that leaves a CPU was on it, whatever its row says. When it got it the scheduler knows, mostly. */
+static __always_inline void missed_arrival(struct stalls_thread* t, const struct switch_* s, u64 now) {
+  u32 state = t->state & 31;
+  bool on_cpu = !((READY | KEPT_OFF) >> state & 1) || (state == STALLS_RECLAIM && !s->who.since_ns);
+  if (on_cpu) return;
+  u64 ran = s->who.since_ns ? now - s->who.since_ns : task_ran_ns((const void*)s->prev);
+  if (!ran) {
+    move(t, t->since_ns, STALLS_UNKNOWN);
+    return;
+  }
+  u64 since = now > ran ? now - ran : 0;
+  if (KEPT_OFF >> state & 1) end_block(t, since);
+  move(t, since, on_cpu_state(t));
+}
+
 /* `direct`: the arguments are the kernel's pointers to the verifier, and are read without a helper. */
 #define READ(direct, to, field)               \
   do {                                        \
@@ -408,6 +437,13 @@ static __always_inline int on_switch(u64* ctx, bool direct) {
   struct stalls_thread* to = s.next ? thread_of(s.next) : NULL;
   /* Step by step: the compiler would or the pointers together, which the verifier refuses. */
   u32 concerns = list ? list->count : 0;
+  bool gap = false;
+  if (list) {
+    u32 running = list->running;
+    opaque(running);
+    gap = running && running != s.who.tid + 1;
+    list->running = s.next + 1;
+  }
   opaque(concerns);
   if (from) {
     concerns = 1;
@@ -420,6 +456,11 @@ static __always_inline int on_switch(u64* ctx, bool direct) {
   if (!concerns) return 0;
   u64 now = bpf_ktime_get_boot_ns();
   hit(STALLS_PROBE_SWITCH);
+  if (gap) {
+    u64 ran = task_ran_ns(prev);
+    s.who.since_ns = now > ran ? now - ran : now;
+    stat_add(STALLS_STAT_SWITCH_MISSED, 1);
+  }
   if (list && list->count) {
     READ(direct, pid, prev->tgid);
     s.who.tgid = pid;
@@ -429,6 +470,7 @@ static __always_inline int on_switch(u64* ctx, bool direct) {
   if (from) {
     /* A task that is pushed away stays ready, whatever its state says. */
     u64 state = (bool)ctx[0] ? 0 : switch_arguments >= 4 ? (u32)ctx[3] : task_state_of(prev);
+    missed_arrival(from, &s, now);
     leave_cpu(from, &s, state, ctx, now);
   }
   if (to) take_cpu(to, now);
@@ -442,9 +484,13 @@ static __always_inline int on_wakeup(struct task_struct* task, bool direct) {
   struct stalls_thread* t = thread_of(pid);
   if (!t) return 0;
   hit(STALLS_PROBE_WAKEUP);
-  if (!(KEPT_OFF >> (t->state & 31) & 1)) return 0;
+  if (!((KEPT_OFF | ONE(STALLS_UNKNOWN)) >> (t->state & 31) & 1)) return 0;
+  /* About to sleep, and woken before it did: it goes on, in reclaim too. */
+  int on_cpu = 0;
+  READ(direct, on_cpu, task->on_cpu);
+  if (on_cpu) return 0;
   u64 now = bpf_ktime_get_boot_ns();
-  end_block(t, now);
+  if (t->state != STALLS_UNKNOWN) end_block(t, now);
   move(t, now, task_throttled(task) ? STALLS_THROTTLED : STALLS_WAITING);
   enlist(t, task_cpu_of(task), now);
   return 0;

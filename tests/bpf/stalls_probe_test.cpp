@@ -11,12 +11,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <fstream>
 #include <functional>
 #include <mutex>
 #include <numeric>
+#include <random>
 #include <thread>
 
 #include "bpf/load/ring.hpp"
@@ -221,10 +224,71 @@ TEST_F(StallsProbe, BlamesWhoRanInstead) {
     EXPECT_NE(culprit.tid, static_cast<std::uint32_t>(worker.tid())) << "nobody waits for itself";
   }
   ASSERT_GT(seen.ns[STALLS_WAITING], 50'000'000u);
-  EXPECT_NEAR(static_cast<double>(blamed), static_cast<double>(seen.ns[STALLS_WAITING]),
-              0.05 * static_cast<double>(seen.ns[STALLS_WAITING]));
+  // Not all of it: what is missed, by switches of tasks that the kernel hides, is blamed on nobody.
+  EXPECT_LE(blamed, seen.ns[STALLS_WAITING] + 1'000'000u);
+  EXPECT_GT(blamed, seen.ns[STALLS_WAITING] / 2);
   // How much is the neighbour's depends on what else the machine does.
   EXPECT_GT(neighbours, 10'000'000u);
+}
+
+/// What a thread does that is registered in the middle of it: runs, sleeps, yields, moves to another CPU.
+void be_restless(const std::atomic<bool>& ended, unsigned seed) {
+  std::minstd_rand random(seed);
+  cpu_set_t all;
+  ::sched_getaffinity(0, sizeof all, &all);
+  while (!ended) {
+    switch (random() % 4) {
+      case 0:
+        use_cpu(random() % 3'000'000);
+        break;
+      case 1:
+        ::usleep(static_cast<useconds_t>(random() % 1000));
+        break;
+      case 2:
+        ::sched_yield();
+        break;
+      case 3:
+        pin();
+        use_cpu(random() % 100'000);
+        ::sched_setaffinity(0, sizeof all, &all);
+        break;
+    }
+  }
+}
+
+TEST_F(StallsProbe, BlamesNobodyForItsOwnWaitNorForMoreThanThereWas) {
+  constexpr std::size_t kThreads = 6;
+  StallsOptions options;
+  options.max_threads = kThreads;  // Each round uses the slots of the one before.
+  open(options);
+  std::atomic<bool> ended{false};
+  std::array<std::atomic<pid_t>, kThreads> tids{};
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < kThreads; ++i)
+    threads.emplace_back([&, i] {
+      tids[i] = static_cast<pid_t>(::syscall(SYS_gettid));
+      be_restless(ended, static_cast<unsigned>(i) + 1);
+    });
+  EXPECT_TRUE(wait_until(
+      [&] { return std::all_of(tids.begin(), tids.end(), [](const auto& tid) { return tid != 0; }); }));
+  for (int round = 0; round < 40; ++round) {
+    const std::uint64_t began = now_ns();
+    std::vector<std::uint32_t> slots;
+    for (const auto& tid : tids) slots.push_back(add(tid));
+    while (now_ns() < began + 20'000'000) std::this_thread::yield();
+    for (const std::uint32_t slot : slots) {
+      const stalls_thread seen = row(slot);
+      std::uint64_t blamed = seen.others_ns;
+      for (const stalls_culprit& culprit : seen.culprits) {
+        blamed += culprit.ns;
+        EXPECT_TRUE(culprit.ns == 0 || culprit.tid != static_cast<std::uint32_t>(seen.pid_tgid));
+      }
+      EXPECT_LE(blamed, now_ns() - began);
+      probe_->remove(slot);
+    }
+  }
+  ended = true;
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST_F(StallsProbe, TellsAStallWithSystemCallDescriptorAndStack) {

@@ -149,7 +149,8 @@ boost::json::array culprits_json(const std::vector<stalls::Culprit>& culprits) {
 boost::json::object losses_json(const bpf::StallsLosses& losses) {
   return {{"ring_full", losses.ring_full},
           {"waiters_full", losses.waiters_full},
-          {"read_failed", losses.read_failed}};
+          {"read_failed", losses.read_failed},
+          {"switch_missed", losses.switch_missed}};
 }
 
 const char* role_name(std::uint32_t role) {
@@ -268,6 +269,7 @@ std::string losses_text(const bpf::StallsLosses& losses) {
   add(losses.ring_full, "stalls or signals (ring full)");
   add(losses.waiters_full, "waits whose culprits are not known");
   add(losses.read_failed, "exit reasons that could not be read");
+  add(losses.switch_missed, "switches that the kernel did not tell of (nobody is blamed for them)");
   return out;
 }
 

@@ -21,11 +21,13 @@ boost::json::object probes_json(const Report& report) {
   for (const bpf::StallsProbe& probe : report.probes)
     probes[probe.name] =
         boost::json::object{{"attached", probe.attached}, {"hits", probe.hits}, {"error", probe.error}};
-  return {{"probes", boost::json::object{{"stalls", std::move(probes)}}},
-          {"probe_losses",
-           boost::json::object{{"stalls", boost::json::object{{"ring_full", report.losses.ring_full},
-                                                              {"waiters_full", report.losses.waiters_full},
-                                                              {"read_failed", report.losses.read_failed}}}}}};
+  return {
+      {"probes", boost::json::object{{"stalls", std::move(probes)}}},
+      {"probe_losses",
+       boost::json::object{{"stalls", boost::json::object{{"ring_full", report.losses.ring_full},
+                                                          {"waiters_full", report.losses.waiters_full},
+                                                          {"read_failed", report.losses.read_failed},
+                                                          {"switch_missed", report.losses.switch_missed}}}}}};
 }
 
 host::SensorReport sensor_of(const std::vector<bpf::StallsProbe>& probes) {
