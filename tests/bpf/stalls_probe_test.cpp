@@ -19,6 +19,7 @@
 #include <functional>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -153,8 +154,9 @@ class StallsProbe : public ::testing::Test {
     return slot ? *slot : 0;
   }
   stalls_thread row(std::uint32_t slot) {
-    const auto row = probe_->read(slot);
-    EXPECT_TRUE(row);
+    // Its writer may have lost its CPU in the middle of it.
+    std::optional<stalls_thread> row;
+    EXPECT_TRUE(wait_until([&] { return (row = probe_->read(slot)).has_value(); }));
     return row ? *row : stalls_thread{};
   }
   /// All times of the row, what the present state has lasted included.
@@ -166,6 +168,13 @@ class StallsProbe : public ::testing::Test {
       reader_->drain();
       return what();
     });
+  }
+
+  /// The stall of which at least so much was spent so: on a busy machine there are others, for a CPU.
+  const stalls_stall* stall_of(stalls_state state, std::uint64_t ns) {
+    const auto found = std::find_if(stalls_.begin(), stalls_.end(),
+                                    [&](const stalls_stall& stall) { return stall.ns[state] >= ns; });
+    return found == stalls_.end() ? nullptr : &*found;
   }
 
   std::unique_ptr<Stalls> probe_;
@@ -309,11 +318,10 @@ TEST_F(StallsProbe, TellsAStallWithSystemCallDescriptorAndStack) {
   EXPECT_EQ(row(slot).block.syscall, SYS_read);
   ASSERT_EQ(::write(ends[1], "x", 1), 1);
   worker.rest();
-  ASSERT_TRUE(comes([&] { return !stalls_.empty(); }));
-  const stalls_stall& stall = stalls_[0];
+  ASSERT_TRUE(comes([&] { return stall_of(STALLS_BLOCKED, 30'000'000) != nullptr; }));
+  const stalls_stall& stall = *stall_of(STALLS_BLOCKED, 30'000'000);
   EXPECT_EQ(stall.tid, static_cast<std::uint32_t>(worker.tid()));
   EXPECT_EQ(stall.begin_ns, began);
-  EXPECT_GE(stall.ns[STALLS_BLOCKED], 30'000'000u);
   EXPECT_EQ(std::accumulate(std::begin(stall.ns), std::end(stall.ns), std::uint64_t{0}),
             stall.end_ns - stall.begin_ns);
   EXPECT_EQ(stall.block.syscall, SYS_read);
@@ -362,8 +370,7 @@ TEST_F(StallsProbe, NamesTheSenderOfASignalAndSeesTheStopAndTheEnd) {
   ASSERT_TRUE(comes([&] { return !signals_.empty() && signals_.back().message == STALLS_MESSAGE_EXIT; }));
   EXPECT_EQ(signals_.back().signal & 0x7f, SIGKILL);
   EXPECT_EQ(signals_.back().target_tgid, static_cast<std::uint32_t>(child));
-  ASSERT_FALSE(stalls_.empty()) << "the stop was a stall, and the end ended it";
-  EXPECT_GE(stalls_[0].ns[STALLS_STOPPED], 20'000'000u);
+  EXPECT_TRUE(stall_of(STALLS_STOPPED, 20'000'000)) << "the stop was a stall, and the end ended it";
   EXPECT_EQ(row(slot).state, static_cast<std::uint32_t>(STALLS_STATES));
 }
 
