@@ -155,6 +155,13 @@ std::vector<std::pair<std::uint32_t, std::uint64_t>> list_qemu_pids(const Discov
   return out;
 }
 
+std::string MonitorSocket::why_unreachable() const {
+  if (!folder_unknown) return {};
+  return "its monitor '" + address +
+         "' is named relative to QEMU's working folder, which only root and QEMU's own user may see: "
+         "give its whole path with -s";
+}
+
 json::object to_json(const QemuProcess& process) {
   json::array monitors;
   for (const MonitorSocket& monitor : process.monitors)

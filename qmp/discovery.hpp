@@ -30,6 +30,14 @@ struct MonitorSocket {
   /// Of the socket's file as QEMU sees it, for comparing names without touching its file system; 0: not
   /// known.
   std::uint64_t device = 0, inode = 0;
+  /// The path is relative to QEMU's working folder, and that could not be read: nobody here can connect to
+  /// it.
+  bool folder_unknown = false;
+
+  /// Where to connect to.
+  const std::string& place() const { return reachable_path.empty() ? address : reachable_path; }
+  /// "its monitor q.sock is named relative to QEMU's folder, …"; empty where the folder is known.
+  std::string why_unreachable() const;
 };
 
 struct QemuThread {

@@ -238,7 +238,8 @@ void Inspector::add_monitor(const MonitorEndpoint& endpoint, QemuProcess& proces
   }
   if (!bound.empty()) {
     monitor.address = absolute(bound);
-    monitor.reachable_path = reachable(monitor.address);
+    monitor.folder_unknown = !monitor.address.starts_with("/") && !monitor.address.starts_with("@");
+    if (!monitor.folder_unknown) monitor.reachable_path = reachable(monitor.address);
     for (const NetUnixEntry& entry : *unix_) {
       if (!entry.connected || entry.inode == 0 || entry.path != bound) continue;
       // The other end of a connection has no name of its own, but another QEMU may have bound the same

@@ -211,6 +211,21 @@ TEST_F(QmpDiscovery, MakesRelativePathsAbsolute) {
   EXPECT_EQ(inspect(70).monitors.at(0).address, "/srv/vms/x/a.qmp");
 }
 
+TEST_F(QmpDiscovery, DoesNotTakeARelativePathForOneOfItsOwnFolder) {
+  proc.add(71, "qemu-system-x86", kBinary,
+           {kBinary, "-qmp", "unix:a.qmp,server=on,wait=off", "-qmp", "unix:/run/b.qmp,server=on,wait=off"});
+  const QemuProcess process = inspect(71);
+  const MonitorSocket& relative = process.monitors.at(0);
+  EXPECT_TRUE(relative.folder_unknown);
+  EXPECT_EQ(relative.address, "a.qmp");
+  EXPECT_EQ(relative.reachable_path, "");
+  EXPECT_NE(relative.why_unreachable().find("'a.qmp' is named relative to QEMU's working folder"),
+            std::string::npos)
+      << relative.why_unreachable();
+  EXPECT_FALSE(process.monitors.at(1).folder_unknown);
+  EXPECT_EQ(process.monitors.at(1).why_unreachable(), "");
+}
+
 TEST_F(QmpDiscovery, SaysWhatIsNoQemuAndWhatIsNotThere) {
   proc.add(80, "bash", "/bin/bash", {"bash"});
   const Failure bash = inspect_qemu(80, options()).error(), nothing = inspect_qemu(81, options()).error();

@@ -21,8 +21,7 @@ KnownVm known_of(const qmp::QemuProcess& process) {
 }
 
 std::optional<qmp::Address> address_of(const qmp::MonitorSocket& monitor) {
-  const auto address =
-      qmp::Address::parse(monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path);
+  const auto address = qmp::Address::parse(monitor.place());
   return address ? std::optional(*address) : std::nullopt;
 }
 
@@ -30,7 +29,7 @@ std::optional<qmp::Address> address_of(const qmp::MonitorSocket& monitor) {
 void add(Targets& targets, const qmp::QemuProcess& process) {
   targets.known[process.pid] = known_of(process);
   for (const qmp::MonitorSocket& monitor : process.monitors)
-    if (const auto address = address_of(monitor); address && !monitor.held)
+    if (const auto address = address_of(monitor); address && !monitor.held && !monitor.folder_unknown)
       targets.monitors.try_emplace(process.pid, *address);
   targets.threads += process.threads.size();
 }

@@ -24,7 +24,8 @@ std::string vcpu_threads(const qmp::QemuProcess& process) {
 }
 
 std::string monitor_text(const qmp::MonitorSocket& monitor) {
-  std::string out = printable(monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path);
+  std::string out = printable(monitor.place());
+  if (monitor.folder_unknown) out += " (folder not visible)";
   if (!monitor.held) return out;
   if (monitor.held_by_pid == 0) return out + " (held)";
   return out + " (held by " + printable(monitor.held_by_comm) + " " + std::to_string(monitor.held_by_pid) +

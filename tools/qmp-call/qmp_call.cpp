@@ -69,6 +69,7 @@ qmp::Result<qmp::Address> find_address(const Options& options) {
   const auto free = std::find_if(process->monitors.begin(), process->monitors.end(),
                                  [](const qmp::MonitorSocket& monitor) { return !monitor.held; });
   const qmp::MonitorSocket& monitor = free == process->monitors.end() ? process->monitors.front() : *free;
+  if (monitor.folder_unknown) return not_found(monitor.why_unreachable());
   if (monitor.reachable_path.empty()) return qmp::Address::parse(monitor.address);
   return qmp::Address::parse("unix:" + monitor.reachable_path);
 }

@@ -63,9 +63,14 @@ std::vector<host::SensorReport> all_sensors(const Options& options) {
     report.detail = "no QMP monitor found: watched by /proc only";
     report.remedy = "give it a second monitor: -qmp unix:PATH,server=on,wait=off";
     for (const qmp::MonitorSocket& monitor : process.monitors) {
+      if (monitor.folder_unknown) {
+        report.detail = monitor.why_unreachable();
+        report.remedy = "run as root, or as QEMU's user";
+        continue;
+      }
       if (!monitor.held) {
         report.state = trace::SensorState::on;
-        report.detail = monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path;
+        report.detail = monitor.place();
         report.remedy.clear();
         break;
       }

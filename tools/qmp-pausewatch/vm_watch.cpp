@@ -37,10 +37,6 @@ trace::OwnedRecord watch_record(std::uint64_t now, std::uint32_t vm, trace::Watc
   return trace::make_record(now, vm, trace::Watch{static_cast<std::uint32_t>(event), 0}, std::move(text));
 }
 
-std::string place_of(const qmp::MonitorSocket& monitor) {
-  return monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path;
-}
-
 /// A monitor that a management layer made for itself is left to it even where nobody is connected now: what
 /// connects in its place keeps it out, when it restarts (libvirt) or with its next command (Proxmox).
 bool is_managed(const qmp::MonitorSocket& monitor) {
@@ -155,7 +151,7 @@ std::string VmWatch::held_by(const std::string& target) const {
 
 std::string VmWatch::monitor_named(const std::string& text) const {
   for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (is_monitor(monitor, text)) return place_of(monitor);
+    if (is_monitor(monitor, text)) return monitor.place();
   return text;
 }
 
@@ -184,27 +180,33 @@ void VmWatch::listen() {
 
 void VmWatch::note_holders() {
   for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (const std::string holder = held_by(place_of(monitor)); !holder.empty())
-      others_[place_of(monitor)] = holder;
+    if (const std::string holder = held_by(monitor.place()); !holder.empty())
+      others_[monitor.place()] = holder;
 }
 
 std::string VmWatch::free_monitor() const {
   for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (!is_managed(monitor) && !others_.contains(place_of(monitor))) return place_of(monitor);
+    if (!is_managed(monitor) && !monitor.folder_unknown && !others_.contains(monitor.place()))
+      return monitor.place();
   return {};
 }
 
 std::string VmWatch::why_no_monitor() const {
   if (!others_.empty()) return "its monitor is held by " + others_.begin()->second;
   for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (is_managed(monitor)) return "its monitor " + place_of(monitor) + " is its manager's";
+    if (is_managed(monitor)) return "its monitor " + monitor.place() + " is its manager's";
+  for (const qmp::MonitorSocket& monitor : process_.monitors)
+    if (monitor.folder_unknown) return monitor.why_unreachable();
   return "no QMP monitor of it can be found";
 }
 
 void VmWatch::settle_without_monitor(const std::string& why) {
   if (listening_) return settle("");
   std::string text = why;
-  if (!process_.monitors.empty()) text += ": give QEMU another -qmp socket";
+  const auto hidden = [](const qmp::MonitorSocket& monitor) { return monitor.folder_unknown; };
+  const auto& monitors = process_.monitors;
+  if (!monitors.empty() && std::none_of(monitors.begin(), monitors.end(), hidden))
+    text += ": give QEMU another -qmp socket";
   text += "; watched by /proc only";
   if (!context_.no_listener.empty()) text += " (" + context_.no_listener + ")";
   settle(text);
@@ -231,6 +233,14 @@ void VmWatch::connect() {
   handlers.on_round_trip = [this](std::uint64_t rtt) { handlers_.on_round_trip(rtt); };
   link_ = std::make_unique<Link>(context_, id_, name(), std::move(*address), std::move(handlers));
   link_->start();
+}
+
+std::string VmWatch::of(const std::string& sentence) const {
+  // A VM that only its socket names: the sentence begins with it.
+  const std::string whose = name();
+  std::string_view socket = whose;
+  if (socket.starts_with("unix:")) socket.remove_prefix(5);
+  return sentence.starts_with(socket) ? sentence : whose + ": " + sentence;
 }
 
 void VmWatch::settle(const std::string& failure) {
@@ -348,7 +358,7 @@ void VmWatch::on_link_failed(const qmp::Failure& failure) {
   if (const std::string remedy = stuck ? "" : qmp::remedy(failure); !remedy.empty()) text += "; " + remedy;
   if (process_.pid != 0)
     text += listening_ ? "; listening to it, and watching by /proc" : "; watched by /proc meanwhile";
-  if (settled_ && !gone_ && failures_ == 1) context_.say(name() + ": " + text);
+  if (settled_ && !gone_ && failures_ == 1) context_.say(of(text));
   settle(text);
   // Without a process there is nothing else to watch.
   const bool hopeless = !link_->ever_ready() && !missing;

@@ -57,6 +57,8 @@ class VmWatch {
   std::uint32_t pid() const { return process_.pid; }
   const qmp::QemuProcess& process() const { return process_; }
   std::string name() const;
+  /// "web1: its monitor …": the sentence, and what VM it is about.
+  std::string of(const std::string& sentence) const;
   /// The address of our own monitor; of one that is only listened to, its owner's. "": none.
   std::string monitor() const;
   /// For people: "/run/web1.qmp", "listening to the monitor that libvirtd (812) holds".

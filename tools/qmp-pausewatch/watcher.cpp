@@ -255,8 +255,7 @@ void Watcher::on_settled(VmWatch& vm, const std::string& failure) {
   if (!failure.empty()) {
     // What is tried again and again is told once.
     std::string& told = told_[vm.asked_for().value_or("")];
-    if (!vm.asked_for() || std::exchange(told, failure) != failure)
-      context_->complain(vm.name() + ": " + failure);
+    if (!vm.asked_for() || std::exchange(told, failure) != failure) context_->complain(vm.of(failure));
     return;
   }
   std::string text = "watching " + vm.name();

@@ -38,7 +38,11 @@ Target target_of(const qmp::QemuProcess& process, const std::string& asked) {
                           std::to_string(monitor.held_by_pid) + "): give QEMU another -qmp socket";
       continue;
     }
-    target.monitor = monitor.reachable_path.empty() ? monitor.address : monitor.reachable_path;
+    if (monitor.folder_unknown) {
+      target.no_monitor = monitor.why_unreachable();
+      continue;
+    }
+    target.monitor = monitor.place();
     target.no_monitor.clear();
     break;
   }
