@@ -15,6 +15,7 @@
 #include "stalls_run.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/cgroup.hpp"
+#include "tests/support/fuse_disk.hpp"
 #include "tests/support/loop_device.hpp"
 #include "tests/support/mount.hpp"
 #include "watcher.hpp"
@@ -209,6 +210,30 @@ TEST_F(StallsCauses, MainLoopThatOpensAPipeIsBlockedThere) {
   EXPECT_TRUE(is_verdict(stall, "qemu-main-loop-blocked", "proven"));
   EXPECT_EQ(detail(stall, "thread"), vm.pid());
   EXPECT_EQ(detail_text(stall, "system_call"), "openat") << json::serialize(stall);
+}
+
+TEST_F(StallsCauses, WorkerWhoseWriteDoesNotComeBackHangsInTheStorage) {
+  VMWHY_NEEDS(fuse);
+  const TempDir dir;
+  FuseDisk fuse(dir.path() / "fuse");
+  QemuProcess vm(dir,
+                 {.boot = "writer.bin", .args = disk(fuse.file(), "raw", "file", "locking=off,aio=threads")});
+  vm.cont();
+  ASSERT_TRUE(wait_until([&] { return vm.serial().find('.') != std::string::npos; }));
+  StallsRun run(dir, vm, {"--min-latency", "15ms", "--top", "1000"}, false);
+  fuse.hang_data();
+  // A worker's threshold is a hundred times that of a vCPU.
+  EXPECT_TRUE(run.process().wait_line([&](std::string_view line) {
+    return line.find(fuse.file()) != std::string_view::npos && line.find(" s in ") != std::string_view::npos;
+  })) << run.process().out();
+  run.process().signal(SIGINT);
+  ASSERT_TRUE(run.process().wait());
+  fuse.let_go();
+  const IncidentJson stall = incident_of(vm_why({run.trace()}), "storage-hang");
+  ASSERT_FALSE(stall.empty());
+  EXPECT_TRUE(is_verdict(stall, "storage-hang", "proven"));
+  EXPECT_EQ(detail_text(stall, "path"), fuse.file()) << json::serialize(stall);
+  EXPECT_NE(detail_text(stall, "system_call"), "") << json::serialize(stall);
 }
 
 TEST_F(StallsCauses, WhoSentSigkillIsNamed) {

@@ -56,6 +56,8 @@ std::span<const Rule> rules() {
       {"host-cpu-quota", 20, judge_host_cpu_quota},
       {"host-memory-pressure", 20, judge_host_memory_pressure},
       {"qemu-main-loop-blocked", 20, judge_main_thread_blocked},
+      {"storage-hang", 35, judge_thread_in_storage_hangs},
+      {"storage-slow", 20, judge_thread_in_storage_waited},
   });
   return kRules;
 }

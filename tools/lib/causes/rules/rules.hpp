@@ -68,6 +68,10 @@ Opinion judge_host_cpu_quota(const Case& c);
 Opinion judge_host_memory_pressure(const Case& c);
 Opinion judge_main_thread_blocked(const Case& c);
 
+// thread_storage.cpp: stalls of threads within the kernel's storage
+Opinion judge_thread_in_storage_hangs(const Case& c);
+Opinion judge_thread_in_storage_waited(const Case& c);
+
 // kvm.cpp: what KVM's tracepoints show
 Opinion judge_kvm_failure_seen(const Case& c);
 Opinion judge_kvm_entry_failed(const Case& c);

@@ -20,31 +20,7 @@ char letter(const timeline::Thread& thread) {
 }
 
 bool waits_for_storage(const timeline::Thread& thread) {
-  static constexpr std::string_view kWaits[] = {"request_wait_answer",
-                                                "percpu_rwsem_wait",
-                                                "io_schedule",
-                                                "folio_wait",
-                                                "wait_on_page",
-                                                "wait_on_buffer",
-                                                "blk_",
-                                                "nfs",
-                                                "rpc_",
-                                                "ceph",
-                                                "jbd2",
-                                                "xfs",
-                                                "ext4",
-                                                "btrfs",
-                                                "fuse",
-                                                "sb_start_write",
-                                                "rwsem_down",
-                                                "submit_bio_wait",
-                                                "inode_dio_wait",
-                                                "iomap",
-                                                "lock_sock_nested",
-                                                "dm_"};
-  for (std::string_view wait : kWaits)
-    if (contains(thread.wchan, wait) || contains(thread.stack, wait)) return true;
-  return false;
+  return in_storage(thread.wchan) || in_storage(thread.stack);
 }
 
 bool refrigerated(const timeline::Thread& thread) {

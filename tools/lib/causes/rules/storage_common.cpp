@@ -143,4 +143,31 @@ bool network_file_system(const timeline::NodeFile* file) {
          type == "9p" || type == "fuse.glusterfs" || type == "fuse.sshfs";
 }
 
+bool in_storage(std::string_view kernel_functions) {
+  static constexpr std::string_view kWaits[] = {"request_wait_answer",
+                                                "percpu_rwsem_wait",
+                                                "io_schedule",
+                                                "folio_wait",
+                                                "wait_on_page",
+                                                "wait_on_buffer",
+                                                "blk_",
+                                                "nfs",
+                                                "rpc_",
+                                                "ceph",
+                                                "jbd2",
+                                                "xfs",
+                                                "ext4",
+                                                "btrfs",
+                                                "fuse",
+                                                "sb_start_write",
+                                                "rwsem_down",
+                                                "submit_bio_wait",
+                                                "inode_dio_wait",
+                                                "iomap",
+                                                "lock_sock_nested",
+                                                "dm_"};
+  return std::any_of(std::begin(kWaits), std::end(kWaits),
+                     [&](std::string_view wait) { return contains(kernel_functions, wait); });
+}
+
 }  // namespace vmwhy::causes

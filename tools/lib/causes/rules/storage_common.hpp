@@ -30,5 +30,7 @@ bool network_file_system(const timeline::NodeFile* file);
 bool nospace_below(const Case& c);
 /// Kernel log lines near the error that name one of the incident's devices.
 std::vector<const timeline::KernelLine*> device_lines(const Case& c);
+/// A wait channel or a kernel stack lies within the kernel's storage: file systems, page cache, block layer.
+bool in_storage(std::string_view kernel_functions);
 
 }  // namespace vmwhy::causes
