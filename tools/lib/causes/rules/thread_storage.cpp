@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Threads that did not get on because they waited within the kernel's storage: vCPUs, iothreads, workers. The
-// main thread's are judged as a main loop that is blocked.
+// Threads that did not get on because they waited within the kernel's storage: vCPUs, iothreads, workers.
+// Where the main thread itself did, its loop is what is blocked.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -84,7 +84,9 @@ void name_file(const stalls::Stall& stall, const IoRequest* request, Finding& fi
 Opinion judge(const Case& c, bool hang) {
   if (c.incident.topic != timeline::Topic::thread_blocked) return nothing();
   const ThreadStalls threads = thread_stalls_of(c);
-  if (std::any_of(threads.list.begin(), threads.list.end(), is_main)) return nothing();
+  if (std::any_of(threads.list.begin(), threads.list.end(),
+                  [](const stalls::Stall& stall) { return is_main(stall) && stood_in_storage(stall); }))
+    return nothing();
   const auto stood = std::find_if(threads.list.begin(), threads.list.end(), stood_in_storage);
   if (stood == threads.list.end()) return nothing();
   if (hang != (stood->ongoing() && stood->record.length_ns >= kHangs)) return nothing();
