@@ -6,7 +6,8 @@
 #include <linux/types.h>
 
 enum {
-  QMP_TAP_SMALL = 512, /* Sizes of messages in the ring, header included. */
+  QMP_TAP_TINY = 96, /* Sizes of messages in the ring, header included. QEMU reads byte by byte. */
+  QMP_TAP_SMALL = 512,
   QMP_TAP_MIDDLE = 4096,
   QMP_TAP_LARGE = 32768,
   QMP_TAP_PIECES = 256, /* Of one system call; what is beyond them is told as skipped. */
@@ -31,7 +32,8 @@ enum qmp_tap_flag {
   QMP_TAP_FIRST = 2, /* The first piece of a system call. */
 };
 
-/* What a socket is. Value of `sockets`, by inode; user space makes the rows, the probe counts in them. */
+/* What a socket is. Value of `sockets`, by inode; user space makes the rows, and for
+ * a socket that sends a monitor's greeting the probe; it counts in them. */
 enum qmp_tap_verdict {
   QMP_TAP_IGNORE = 1,
   QMP_TAP_MONITOR = 2,
@@ -68,5 +70,5 @@ struct qmp_tap_event {
   __u8 what;      /* An enum qmp_tap_what. */
   __u8 direction; /* An enum qmp_tap_direction. */
   __u32 flags;    /* enum qmp_tap_flag. */
-  __u32 reserved;
+  __u32 missing;  /* DATA of a socket not registered: bytes behind this piece that were not copied. */
 };

@@ -135,6 +135,7 @@ void QmpTap::unwatch(std::uint32_t pid) {
 
 Result<void> QmpTap::set_socket(std::uint64_t ino, qmp_tap_verdict verdict) {
   qmp_tap_socket row{};
+  if (verdict == QMP_TAP_MONITOR && is_monitor(ino)) return {};
   row.verdict = verdict;
   if (bpf_map_update_elem(bpf_map__fd(impl_->skeleton->maps.sockets), &ino, &row, BPF_ANY) != 0)
     return system_failure(errno, "cannot listen to one more socket", "watch fewer processes");
@@ -143,6 +144,12 @@ Result<void> QmpTap::set_socket(std::uint64_t ino, qmp_tap_verdict verdict) {
 
 void QmpTap::forget_socket(std::uint64_t ino) {
   bpf_map_delete_elem(bpf_map__fd(impl_->skeleton->maps.sockets), &ino);
+}
+
+bool QmpTap::is_monitor(std::uint64_t ino) const {
+  qmp_tap_socket row{};
+  return bpf_map_lookup_elem(bpf_map__fd(impl_->skeleton->maps.sockets), &ino, &row) == 0 &&
+         row.verdict == QMP_TAP_MONITOR;
 }
 
 const std::string& QmpTap::form() const {

@@ -24,7 +24,7 @@ struct QmpTapOptions {
     function,    ///< fexit of the Unix stream functions: no TCP monitors.
   };
   Form form = Form::automatic;
-  bool follow = false;                 ///< Also tell of programs that start and are named like a QEMU.
+  bool follow = false;  ///< Also watch programs that start and are named like a QEMU, and tell of them.
   std::size_t ring_bytes = 16u << 20;  ///< Rounded up to a power of two of pages.
 };
 
@@ -50,9 +50,12 @@ class QmpTap {
   /// @param pid  Of a process, not a thread. Errors: the table of 16384 processes is full.
   Result<void> watch(std::uint32_t pid);
   void unwatch(std::uint32_t pid);
+  /// A socket that is counted already goes on being counted. A socket that sends a monitor's greeting is made
+  /// one by the probe itself.
   /// @param ino  As in the link /proc/PID/fd/N. Errors: the table of 65536 sockets is full.
   Result<void> set_socket(std::uint64_t ino, qmp_tap_verdict verdict);
   void forget_socket(std::uint64_t ino);
+  bool is_monitor(std::uint64_t ino) const;
 
   /// "tracepoint" or "fexit".
   const std::string& form() const;

@@ -135,7 +135,7 @@ void Tap::ignore(Process& process, std::uint64_t ino) {
 }
 
 Tap::Connection& Tap::connect(Process& process, std::uint64_t ino, std::string monitor, bool from_start) {
-  Connection connection{{}, qmp::proto::Conversation(from_start), {0, 0}, 0, false};
+  Connection connection{{}, qmp::proto::Conversation(from_start), {0, 0}, 0, false, {}};
   connection.wire.pid = process.found.pid;
   connection.wire.ino = ino;
   const auto next = static_cast<std::uint32_t>(process.links.size());
@@ -162,15 +162,15 @@ std::string Tap::monitor_of(const Process& process, std::uint64_t ino) {
 void Tap::take(const qmp_tap_event& event, std::string_view bytes) {
   if (event.what == QMP_TAP_EXEC) {
     if (processes_.contains(event.tgid) || !handlers_.on_started) return;
-    processes_[event.tgid].found.pid = event.tgid;
-    (void)probe_->watch(event.tgid);
+    processes_[event.tgid].found.pid = event.tgid;  // The probe watches it already.
     handlers_.on_started(event.tgid);
     return;
   }
   if (!processes_.contains(event.tgid)) return;
   if (event.peer_pid == static_cast<std::uint32_t>(::getpid())) return leave_out(event.tgid, event.ino);
   const auto found = connections_.find(event.ino);
-  if (found == connections_.end()) return take_unknown(event, bytes);
+  if (found == connections_.end())
+    return (event.flags & QMP_TAP_KNOWN) != 0 ? take_unregistered(event, bytes) : take_unknown(event, bytes);
   if (event.what == QMP_TAP_CLOSED) {
     know_peer(found->second, event.peer_pid, event.peer_uid, event.time_ns);
     return close(event.ino, event.time_ns, Change::closed);
@@ -178,10 +178,21 @@ void Tap::take(const qmp_tap_event& event, std::string_view bytes) {
   hear(found->second, event, bytes);
 }
 
-void Tap::take_unknown(const qmp_tap_event& event, std::string_view bytes) {
-  if ((event.flags & QMP_TAP_KNOWN) != 0) return;  // It was closed, or is ignored, meanwhile.
+/// The probe has heard its greeting; or it was closed, or is ignored, meanwhile. It counts from the greeting
+/// on, so that what is lost of it shows.
+void Tap::take_unregistered(const qmp_tap_event& event, std::string_view bytes) {
+  if (!probe_->is_monitor(event.ino)) return;
+  if (event.what == QMP_TAP_CLOSED) return probe_->forget_socket(event.ino);
   Process& process = processes_[event.tgid];
-  Candidate& candidate = candidates_[event.ino];
+  candidates_.erase(event.ino);
+  hear(connect(process, event.ino, monitor_of(process, event.ino), true), event, bytes);
+}
+
+void Tap::take_unknown(const qmp_tap_event& event, std::string_view bytes) {
+  Process& process = processes_[event.tgid];
+  const auto [entry, fresh] = candidates_.try_emplace(event.ino);
+  Candidate& candidate = entry->second;
+  if (fresh) candidate.lost = unknown_lost();
   candidate.pieces.push_back({event, std::string(bytes)});
   candidate.bytes += bytes.size();
   if (event.direction == QMP_TAP_OUT) ++candidate.sends;
@@ -190,10 +201,14 @@ void Tap::take_unknown(const qmp_tap_event& event, std::string_view bytes) {
   const bool speaks = process.may_be_monitors && event.direction == QMP_TAP_OUT &&
                       qmp::proto::begins_like_qmp(bytes) && !is_agent(candidate.in);
   if (greeted || speaks) {
-    const std::vector<Piece> pieces = std::move(candidate.pieces);
-    candidates_.erase(event.ino);
+    const Candidate heard = std::move(candidate);
+    candidates_.erase(entry);
     Connection& connection = connect(process, event.ino, monitor_of(process, event.ino), greeted);
-    for (const Piece& piece : pieces) hear(connection, piece.event, piece.bytes);
+    connection.uncounted = unknown_lost();
+    // Where pieces are missing, nobody knows between which.
+    const bool whole = heard.lost == *connection.uncounted;
+    for (const Piece& piece : heard.pieces)
+      if (whole || &piece == &heard.pieces.back()) hear(connection, piece.event, piece.bytes);
   } else if (candidate.sends >= kCandidateSends || candidate.pieces.size() >= kCandidatePieces ||
              candidate.bytes > kCandidateBytes) {
     candidates_.erase(event.ino);
@@ -235,6 +250,9 @@ void Tap::hear(Connection& connection, const qmp_tap_event& event, std::string_v
     if (handlers_.on_message) handlers_.on_message(connection.wire, message);
   };
   if ((event.flags & QMP_TAP_KNOWN) != 0) {
+    if (connection.uncounted && std::exchange(connection.uncounted, {}) != unknown_lost())
+      for (const Direction each : {Direction::in, Direction::out})
+        connection.talk.miss(each, 0, event.time_ns, sink);
     std::uint64_t& expected = connection.expected[event.direction & 1];
     if (event.offset > expected)
       connection.talk.miss(direction, event.offset - expected, event.time_ns, sink);
@@ -259,6 +277,7 @@ void Tap::hear(Connection& connection, const qmp_tap_event& event, std::string_v
     tell(connection, Change::flowing, event.time_ns, waited);
   }
   connection.talk.feed(direction, bytes, event.time_ns, sink);
+  if (event.missing != 0) connection.talk.miss(direction, event.missing, event.time_ns, sink);
 }
 
 void Tap::close(std::uint64_t ino, std::uint64_t time_ns, Change how) {

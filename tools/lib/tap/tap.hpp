@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -105,6 +106,9 @@ class Tap {
     std::uint64_t expected[2] = {0, 0};  ///< By direction: offset of the next byte.
     std::uint64_t blocked_ns = 0;
     bool peer_known = false;
+    /// What was heard so far was not counted by the probe; so many pieces of such sockets were lost when the
+    /// hearing began.
+    std::optional<std::uint64_t> uncounted;
   };
   struct Piece {
     qmp_tap_event event;
@@ -115,10 +119,13 @@ class Tap {
     std::vector<Piece> pieces;
     std::string in;  ///< The beginning of what QEMU received.
     std::size_t bytes = 0, sends = 0;
+    std::uint64_t lost = 0;  ///< Pieces of such sockets that were lost when its first one came.
   };
 
   explicit Tap(std::unique_ptr<bpf::QmpTap> probe) : probe_(std::move(probe)) {}
   void take(const qmp_tap_event& event, std::string_view bytes);
+  std::uint64_t unknown_lost() const { return losses().counters[QMP_TAP_STAT_UNKNOWN_LOST]; }
+  void take_unregistered(const qmp_tap_event& event, std::string_view bytes);
   void take_unknown(const qmp_tap_event& event, std::string_view bytes);
   void hear(Connection& connection, const qmp_tap_event& event, std::string_view bytes);
   Connection& connect(Process& process, std::uint64_t ino, std::string monitor, bool from_start);
