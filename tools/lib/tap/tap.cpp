@@ -22,6 +22,8 @@ using qmp::proto::Overheard;
 constexpr ino_t kInitialPidNamespace = 0xeffffffc;
 /// A socket that has not spoken QMP after this is none of ours.
 constexpr std::size_t kCandidateSends = 4, kCandidatePieces = 4096, kCandidateBytes = 256u << 10;
+/// What is kept of a QEMU that started until it is known whether it is wanted.
+constexpr std::size_t kHeldPieces = 65536, kHeldBytes = 8u << 20;
 /// Processes whose sockets are looked at each second for those that are gone.
 constexpr std::size_t kChecksPerSecond = 16;
 /// So many sockets of a process may be remembered as no monitors before those that are gone are forgotten.
@@ -104,7 +106,16 @@ Result<void> Tap::watch(const qmp::QemuProcess& process) {
   }
   if (auto done = probe_->watch(process.pid); !done)
     return Failure{done.error().code, done.error().context, done.error().remedy};
+  decide(entry);
   return {};
+}
+
+void Tap::decide(Process& process) {
+  if (!std::exchange(process.undecided, false)) return;
+  const std::vector<Piece> held = std::exchange(process.held, {});
+  taking_ = true;
+  for (const Piece& piece : held) take(piece.event, piece.bytes);
+  taking_ = false;
 }
 
 void Tap::unwatch(std::uint32_t pid) {
@@ -117,6 +128,7 @@ void Tap::unwatch(std::uint32_t pid) {
     if (connection.wire.pid == pid) open.push_back(ino);
   for (const std::uint64_t ino : open) close(ino, clock::now_ns(), Change::ended);
   for (const std::uint64_t ino : found->second.ignored) probe_->forget_socket(ino);
+  for (const Piece& piece : found->second.held) probe_->forget_socket(piece.event.ino);
   std::erase_if(candidates_,
                 [pid](const auto& entry) { return entry.second.pieces.front().event.tgid == pid; });
   processes_.erase(found);
@@ -162,11 +174,22 @@ std::string Tap::monitor_of(const Process& process, std::uint64_t ino) {
 void Tap::take(const qmp_tap_event& event, std::string_view bytes) {
   if (event.what == QMP_TAP_EXEC) {
     if (processes_.contains(event.tgid) || !handlers_.on_started) return;
-    processes_[event.tgid].found.pid = event.tgid;  // The probe watches it already.
+    Process& process = processes_[event.tgid];
+    process.found.pid = event.tgid;  // The probe watches it already.
+    process.undecided = true;
     handlers_.on_started(event.tgid);
     return;
   }
-  if (!processes_.contains(event.tgid)) return;
+  const auto of = processes_.find(event.tgid);
+  if (of == processes_.end()) return;
+  if (Process& process = of->second; process.undecided) {
+    // Monitors that begin are registered by the probe; what does not fit is missed by its count.
+    const bool fits = process.held.size() < kHeldPieces && process.held_bytes + bytes.size() <= kHeldBytes;
+    if ((event.flags & QMP_TAP_KNOWN) == 0 || !fits) return;
+    process.held_bytes += bytes.size();
+    process.held.push_back({event, std::string(bytes)});
+    return;
+  }
   if (event.peer_pid == static_cast<std::uint32_t>(::getpid())) return leave_out(event.tgid, event.ino);
   const auto found = connections_.find(event.ino);
   if (found == connections_.end())

@@ -45,8 +45,8 @@ enum class Change {
 struct Handlers {
   std::function<void(const Wire&, const qmp::proto::Overheard&)> on_message;
   std::function<void(const Wire&, Change, std::uint64_t time_ns, std::uint64_t waited_ns)> on_change;
-  /// A program has started that is named like a QEMU. It is listened to already: unwatch() it if it is not
-  /// wanted. Only with `follow`.
+  /// A program has started that is named like a QEMU. It is listened to already, but nothing is told of it:
+  /// watch() or unwatch() it. Only with `follow`.
   std::function<void(std::uint32_t pid)> on_started;
 };
 
@@ -93,12 +93,21 @@ class Tap {
   std::uint64_t lost_bytes() const { return lost_bytes_; }
 
  private:
+  struct Piece {
+    qmp_tap_event event;
+    std::string bytes;
+  };
   struct Process {
     qmp::QemuProcess found;
     /// Sockets that were there before, and of which it is not known whether they are monitors.
     bool may_be_monitors = false;
     std::map<std::string, std::uint32_t> links;  ///< By address.
     std::vector<std::uint64_t> ignored;
+    /// It has started, and on_started's receiver has not said yet whether it wants it: what its monitors say
+    /// waits.
+    bool undecided = false;
+    std::vector<Piece> held;
+    std::size_t held_bytes = 0;
   };
   struct Connection {
     Wire wire;
@@ -109,10 +118,6 @@ class Tap {
     /// What was heard so far was not counted by the probe; so many pieces of such sockets were lost when the
     /// hearing began.
     std::optional<std::uint64_t> uncounted;
-  };
-  struct Piece {
-    qmp_tap_event event;
-    std::string bytes;
   };
   /// A socket that is not known to be one.
   struct Candidate {
@@ -125,6 +130,7 @@ class Tap {
   explicit Tap(std::unique_ptr<bpf::QmpTap> probe) : probe_(std::move(probe)) {}
   void take(const qmp_tap_event& event, std::string_view bytes);
   std::uint64_t unknown_lost() const { return losses().counters[QMP_TAP_STAT_UNKNOWN_LOST]; }
+  void decide(Process& process);
   void take_unregistered(const qmp_tap_event& event, std::string_view bytes);
   void take_unknown(const qmp_tap_event& event, std::string_view bytes);
   void hear(Connection& connection, const qmp_tap_event& event, std::string_view bytes);
