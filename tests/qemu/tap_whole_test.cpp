@@ -105,7 +105,7 @@ TEST_F(QmpTapWhole, CommandsByteByByteAndManyInOneSend) {
 TEST_F(QmpTapWhole, ManySmallMessages) {
   listen();
   connect();
-  constexpr int kTurns = 200, kEach = 50;
+  constexpr int kTurns = 60, kEach = 50;
   for (int turn = 0; turn < kTurns; ++turn) {
     std::string commands;
     for (int i = 0; i < kEach; ++i) commands += command("query-status", 100'000 + turn * kEach + i);
