@@ -7,6 +7,7 @@
 
 #include <boost/json/parse.hpp>
 #include <filesystem>
+#include <memory>
 
 #include "qmp/discovery.hpp"
 #include "qmp/unix_sockets.hpp"
@@ -99,6 +100,25 @@ TEST(QmpDiscoveryOnQemu, KnowsARealProcess) {
     EXPECT_EQ(monitor.held_by_pid, monitor.held ? static_cast<std::uint32_t>(::getpid()) : 0);
   }
   EXPECT_EQ(held, 1);
+}
+
+TEST(QmpPausewatch, TakesUpAVmOfThatNameThatComesAgain) {
+  VMWHY_NEEDS(qemu);
+  const test::TempDir dir, again;
+  const std::string name = "again" + std::to_string(::getpid());
+  const auto watching = [&](const test::QemuProcess& vm) {
+    return "watching " + name + " (pid " + std::to_string(vm.pid()) + ")";
+  };
+  auto first = std::make_unique<test::QemuProcess>(dir, test::QemuOptions{.name = name});
+  test::ChildProcess watch({test::binary("qmp-pausewatch"), "-n", name, "-d", "5m", "--no-output"});
+  ASSERT_TRUE(watch.wait_error_line(watching(*first))) << watch.err();
+  first->process().signal(SIGKILL);
+  EXPECT_TRUE(watch.wait_line("qemu-killed")) << watch.out() << watch.err();
+  first.reset();
+  const test::QemuProcess second(again, {.name = name});
+  EXPECT_TRUE(watch.wait_error_line(watching(second))) << watch.err();
+  watch.signal(SIGINT);
+  EXPECT_TRUE(watch.wait());
 }
 
 }  // namespace

@@ -215,6 +215,30 @@ TEST(PausewatchTargets, ASocketWhoseVmEndedIsTakenAgainOnlyWhenItIsAnother) {
   EXPECT_TRUE(targets.sockets_came());
 }
 
+TEST(PausewatchTargets, AVmThatANameNamedAndThatEndedIsTakenWhenItComesAgain) {
+  Options options;
+  options.names = {"web1"};
+  options.pids = {6};
+  Targets targets(options);
+  qmp::QemuProcess first, second, other;
+  first.pid = 5;
+  second.pid = 8;
+  other.pid = 6;
+  first.name = second.name = "web1";
+  EXPECT_EQ(targets.take({first, other}).size(), 2u);
+  EXPECT_FALSE(targets.waits());
+  targets.ended(other);
+  EXPECT_FALSE(targets.waits()) << "a process id does not come again";
+  targets.ended(first);
+  EXPECT_TRUE(targets.waits());
+  EXPECT_TRUE(targets.missing().empty()) << "it was there";
+  EXPECT_TRUE(targets.take({first}).empty());
+  const auto taken = targets.take({second});
+  ASSERT_EQ(taken.size(), 1u);
+  EXPECT_EQ(taken[0].process.pid, 8u);
+  EXPECT_FALSE(targets.waits());
+}
+
 TEST(PausewatchTraceName, IsAPlainFileName) {
   Options options;
   Target target;

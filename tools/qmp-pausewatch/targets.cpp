@@ -96,9 +96,9 @@ std::vector<Target> Targets::take(const std::vector<qmp::QemuProcess>& found) {
     if (given(process)) continue;
     bool wanted = options_.all;
     for (Wanted& want : wanted_) {
-      const bool named = !want.name.empty() && (want.name == process.name || want.name == process.uuid);
-      if (!named && (want.pid == 0 || want.pid != process.pid)) continue;
+      if (!want.means(process)) continue;
       want.taken = wanted = true;
+      want.ended = false;
     }
     if (!wanted) continue;
     given_.emplace_back(process.pid, process.start_ns);
@@ -118,6 +118,16 @@ void Targets::expect_again(const std::string& asked_for) {
     socket.last_ino = fact.st_ino;
     socket.last_ctime_ns = ctime_ns(fact);
   }
+}
+
+bool Targets::Wanted::means(const qmp::QemuProcess& process) const {
+  if (pid != 0) return pid == process.pid;
+  return name == process.name || name == process.uuid;
+}
+
+void Targets::ended(const qmp::QemuProcess& process) {
+  for (Wanted& want : wanted_)
+    if (want.pid == 0 && want.means(process)) want.ended = true;
 }
 
 std::vector<std::string> Targets::missing() const {
@@ -141,7 +151,7 @@ std::vector<std::string> Targets::missing() const {
 bool Targets::waits() const {
   return std::any_of(sockets_.begin(), sockets_.end(), [](const Socket& socket) { return !socket.taken; }) ||
          std::any_of(wanted_.begin(), wanted_.end(),
-                     [](const Wanted& want) { return !want.taken && want.pid == 0; });
+                     [](const Wanted& want) { return want.pid == 0 && (!want.taken || want.ended); });
 }
 
 }  // namespace vmwhy::qmp_pausewatch

@@ -33,6 +33,9 @@ class Targets {
   /// The VM of this monitor has ended, or could not be watched: it may come again, as another socket.
   void expect_again(const std::string& asked_for);
 
+  /// A VM that -n named has ended: one of its name or UUID may come again.
+  void ended(const qmp::QemuProcess& process);
+
   /// One sentence for each thing of the command line that is not there.
   std::vector<std::string> missing() const;
   bool waits() const;
@@ -51,6 +54,8 @@ class Targets {
     std::string name;  ///< -n.
     std::uint32_t pid = 0;
     bool taken = false;
+    bool ended = false;  ///< It was taken, and none is there now.
+    bool means(const qmp::QemuProcess& process) const;
   };
   static bool is_there(const Socket& socket);
 

@@ -272,6 +272,7 @@ void Watcher::on_ended(std::uint32_t id) {
   const bool never = !found->second->heard() && found->second->pid() == 0;
   found->second->finish(never ? "it could not be watched" : "QEMU ended");
   const auto asked_for = found->second->asked_for();
+  targets_.ended(found->second->process());
   unsettled_.erase(id);
   std::erase(by_slot_[id % kSlicesPerSecond], found->second.get());
   vms_.erase(found);
