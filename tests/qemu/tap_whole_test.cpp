@@ -2,6 +2,8 @@
 // What qmp-tap shows of a conversation is what its client got: whole, or said to be missing. The client's
 // side is what counts: QEMU's own log of a chardev repeats bytes where a socket was full.
 
+#include <unistd.h>
+
 #include "tap_run.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/qemu.hpp"
@@ -17,18 +19,21 @@ std::string id_of(int id) {
   return "\"id\": " + std::to_string(id) + "}";
 }
 
+/// Its own: another of these tests may run beside it, and qmp-tap takes every VM of a name.
+const std::string kName = "whole" + std::to_string(::getpid());
+
 /// A QEMU with the monitor "m", qmp-tap beside it.
 class QmpTapWhole : public ::testing::Test {
  protected:
   void SetUp() override {
     VMWHY_NEEDS(qemu);
     VMWHY_NEEDS(tap);
-    QemuOptions options{.name = "whole", .boot = "idle.bin"};
+    QemuOptions options{.name = kName, .boot = "idle.bin"};
     options.args = logged_monitor(dir_, "m");
     vm_.emplace(dir_, options);
   }
   void listen(const std::string& ring_mb = "64") {
-    tap_.emplace(dir_, "whole", std::vector<std::string>{"--json", "-b", ring_mb});
+    tap_.emplace(dir_, kName, std::vector<std::string>{"--json", "-b", ring_mb});
   }
   void connect() { client_.emplace(dir_ / "m.sock"); }
   /// The tap sees nothing while `act` runs; what it is told of waits.
