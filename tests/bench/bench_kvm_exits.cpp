@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <random>
 #include <thread>
@@ -174,6 +175,64 @@ VMWHY_BENCH(kvm_exits_trace) {
               .value = static_cast<double>(stats->bytes) / events,
               .unit = "bytes/exit",
               .goal = 8});
+}
+
+// From the probe's programs through the ring into the file, as fast as one thread can make exits happen.
+VMWHY_BENCH(kvm_exits_live) {
+  if (report.needs("bpf")) return;
+  constexpr int kLiveExits = 3'000'000;
+  test::KernelMemory memory;
+  constexpr std::size_t kVmcbAt = 1024;
+  memory.as<svm_6_1::vcpu_svm>().vmcb = reinterpret_cast<svm_6_1::vmcb*>(memory.address(kVmcbAt));
+  memory.as<svm_6_1::vmcb>(kVmcbAt).control.exit_code = 0x7b;
+  const auto probe = load("svm_6_1", bpf::Isa::svm, true, 8u << 20);
+  const test::TempDir folder;
+  kvm_exits::Options options;
+  options.output = folder / "live.vmt";
+  auto trace = kvm_exits::TraceOut::create(options, {});
+  if (!trace) throw std::runtime_error(to_string(trace.error()));
+  (*trace)->begin();
+  std::uint64_t read = 0;
+  const auto take = [&](const kvm_exits_batch& batch) {
+    read += batch.count;
+    (*trace)->add(batch);
+  };
+  const auto reader = bpf::RingReader::create(probe->ring_fd(), [&](const void* data, std::size_t) {
+    const auto& batch = *static_cast<const kvm_exits_batch*>(data);
+    if (batch.message == KVM_EXITS_MESSAGE_EVENTS) take(batch);
+  });
+  if (!reader) throw std::runtime_error(to_string(reader.error()));
+  const auto began = std::chrono::steady_clock::now();
+  std::atomic<bool> over = false;
+  std::thread guest([&] {
+    for (int i = 0; i < kLiveExits; ++i) {
+      probe->test_run("raw_kvm_exit", {memory.address(), 1});
+      probe->test_run("raw_kvm_entry", {memory.address(), 0});
+    }
+    over = true;
+  });
+  while (!over) {
+    (*reader)->drain();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  guest.join();
+  (*reader)->drain();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+  const std::uint64_t lost = probe->losses().counters[KVM_EXITS_STAT_RING_FULL];
+  probe->detach();
+  for (const kvm_exits_batch& batch : probe->leftovers()) take(batch);
+  kvm_exits::Report total;
+  const auto stats = (*trace)->end(total, lost);
+  if (!stats) throw std::runtime_error(to_string(stats.error()));
+  if (read + lost != kLiveExits)
+    throw std::runtime_error("exits are neither in the file nor counted as lost");
+  report.add({.figure = "exits from the probe into the file, made by one thread as fast as it can",
+              .value = kLiveExits / took.count(),
+              .unit = "exits/s"});
+  report.add({.figure = "of these exits lost",
+              .value = static_cast<double>(lost + stats->lost),
+              .unit = "exits",
+              .goal = 0});
 }
 
 }  // namespace
