@@ -60,5 +60,4 @@ boot idle
 kvm-stalls -p $qemu -d 8s --json >idle.json 2>idle.err || { cat idle.err; fail "kvm-stalls"; }
 kill $qemu
 # How much depends on how many of the timer's ticks are made up for: nested KVM under TCG is slow.
-# How much depends on what a timer tick costs the emulated machine.
 expect_more idle.json halted 1
