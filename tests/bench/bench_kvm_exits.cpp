@@ -54,14 +54,19 @@ std::unique_ptr<bpf::KvmExits> load(const char* layout, bpf::Isa isa, bool raw_e
   return std::move(*probe);
 }
 
+/// A vCPU of AMD that left the guest for port I/O.
+void put_vcpu(test::KernelMemory& memory) {
+  constexpr std::size_t kVmcbAt = 1024;
+  memory.as<svm_6_1::vcpu_svm>().vmcb = reinterpret_cast<svm_6_1::vmcb*>(memory.address(kVmcbAt));
+  memory.as<svm_6_1::vmcb>(kVmcbAt).control.exit_code = 0x7b;
+}
+
 VMWHY_BENCH(kvm_exits_cost) {
   if (report.needs("bpf")) return;
   const UniqueFd stats(bpf_enable_stats(BPF_STATS_RUN_TIME));
   if (!stats) throw std::runtime_error("BPF run-time statistics cannot be enabled");
   test::KernelMemory memory;
-  constexpr std::size_t kVmcbAt = 1024;
-  memory.as<svm_6_1::vcpu_svm>().vmcb = reinterpret_cast<svm_6_1::vmcb*>(memory.address(kVmcbAt));
-  memory.as<svm_6_1::vmcb>(kVmcbAt).control.exit_code = 0x7b;
+  put_vcpu(memory);
   for (const char* program : {"do_nothing", "read_clock"}) {
     double best = 1e9;
     for (int round = 0; round < kRounds; ++round) {
@@ -182,9 +187,7 @@ VMWHY_BENCH(kvm_exits_live) {
   if (report.needs("bpf")) return;
   constexpr int kLiveExits = 3'000'000;
   test::KernelMemory memory;
-  constexpr std::size_t kVmcbAt = 1024;
-  memory.as<svm_6_1::vcpu_svm>().vmcb = reinterpret_cast<svm_6_1::vmcb*>(memory.address(kVmcbAt));
-  memory.as<svm_6_1::vmcb>(kVmcbAt).control.exit_code = 0x7b;
+  put_vcpu(memory);
   const auto probe = load("svm_6_1", bpf::Isa::svm, true, 8u << 20);
   const test::TempDir folder;
   kvm_exits::Options options;
