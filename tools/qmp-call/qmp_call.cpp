@@ -66,8 +66,9 @@ qmp::Result<qmp::Address> find_address(const Options& options) {
     return not_found("process " + std::to_string(process->pid) +
                      (process->unreadable ? " (its command line cannot be read)" : "") +
                      " has no QMP socket");
-  const auto free = std::find_if(process->monitors.begin(), process->monitors.end(),
-                                 [](const qmp::MonitorSocket& monitor) { return !monitor.held; });
+  const auto free = std::find_if(
+      process->monitors.begin(), process->monitors.end(),
+      [](const qmp::MonitorSocket& monitor) { return !monitor.held && !monitor.folder_unknown; });
   const qmp::MonitorSocket& monitor = free == process->monitors.end() ? process->monitors.front() : *free;
   if (monitor.folder_unknown) return not_found(monitor.why_unreachable());
   if (monitor.reachable_path.empty()) return qmp::Address::parse(monitor.address);
