@@ -198,7 +198,7 @@ std::string slow_node(const Case& c) {
   std::map<std::string, std::uint64_t> waited;
   const std::string* worst = nullptr;
   for (const timeline::IoStats& stats : c.vm.io_stats) {
-    if (!stats.of(trace::IoLayer::guest) || stats.time_ns < c.begin || stats.begin_ns() > c.until) continue;
+    if (!stats.of_guest_data() || stats.time_ns < c.begin || stats.begin_ns() > c.until) continue;
     const auto at = waited.try_emplace(stats.node).first;
     at->second += stats.io.mean_ns * stats.io.count;
     if (worst == nullptr || at->second > waited.at(*worst)) worst = &at->first;

@@ -175,6 +175,13 @@ struct IoStats {
   std::string node, disk, path;
 
   bool of(trace::IoLayer layer) const { return io.layer == static_cast<std::uint32_t>(layer); }
+  bool is(trace::IoOperation operation) const {
+    return io.operation == static_cast<std::uint32_t>(operation);
+  }
+  /// What the guest reads from a device or writes to it; flushes and discards take their time by nature.
+  bool of_guest_data() const {
+    return of(trace::IoLayer::guest) && (is(trace::IoOperation::read) || is(trace::IoOperation::write));
+  }
   std::uint64_t begin_ns() const { return time_ns - std::min(time_ns, io.window_ns); }
 };
 

@@ -54,7 +54,7 @@ void Incidents::on_request(const VmTracks& vm, const IoRequest& request) {
 }
 
 void Incidents::on_io_stats(const VmTracks& vm, const IoStats& stats) {
-  if (!stats.of(trace::IoLayer::guest) || stats.io.count == 0) return;
+  if (!stats.of_guest_data() || stats.io.count == 0) return;
   auto& slow = states_[vm.id].guest_slow;
   const std::pair key{stats.node, stats.io.operation};
   if (stats.io.mean_ns < kGuestSlow) {

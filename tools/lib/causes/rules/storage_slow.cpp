@@ -61,16 +61,12 @@ Slowness measure(const Case& c) {
   for (const timeline::IoStats& stats : c.vm.io_stats) {
     if (!in_incident(c, stats)) continue;
     if (stats.of(trace::IoLayer::syscall)) out.calls.add(stats);
-    const auto operation = static_cast<trace::IoOperation>(stats.io.operation);
-    const bool read = operation == trace::IoOperation::read;
-    if (!stats.of(trace::IoLayer::guest) || stats.node != c.storage.node ||
-        (!read && operation != trace::IoOperation::write))
-      continue;
+    if (!stats.of_guest_data() || stats.node != c.storage.node) continue;
     if (stats.time_ns != window) out.window_ns += stats.io.window_ns;
     window = stats.time_ns;
     out.guest.add(stats);
     out.guest_bytes += stats.io.bytes;
-    if (!read) continue;
+    if (!stats.is(trace::IoOperation::read)) continue;
     out.guest_reads += stats.io.count;
     out.guest_read_bytes += stats.io.bytes;
   }
@@ -93,23 +89,22 @@ Evidence guest_evidence(const Case& c, const Slowness& slow) {
               c.storage.node, slow.guest.count, duration(slow.guest.mean_ns()))};
 }
 
+Evidence layer_evidence(const char* source, std::string_view requests, std::string_view idle,
+                        const LayerTimes& layer) {
+  if (layer.count == 0) return {layer.time_ns, source, std::string(idle)};
+  return {layer.time_ns, source,
+          fmt::format("{} {} took {} on average, {} {} ({})", layer.count, requests,
+                      duration(layer.mean_ns()), layer.bounded ? "none above" : "the slowest that is known",
+                      duration(layer.longest_ns), layer.slowest)};
+}
+
 void add_layers(const Slowness& slow, Finding& finding) {
   if (slow.calls.seen)
-    finding.evidence.push_back(
-        {slow.calls.time_ns, "syscall",
-         slow.calls.count == 0
-             ? "QEMU asked nothing of the files meanwhile"
-             : fmt::format("{} calls of QEMU on its files took {} on average, none above {}",
-                           slow.calls.count, duration(slow.calls.mean_ns()),
-                           duration(slow.calls.longest_ns))});
+    finding.evidence.push_back(layer_evidence("syscall", "calls of QEMU on its files",
+                                              "QEMU asked nothing of the files meanwhile", slow.calls));
   if (slow.disks.seen)
-    finding.evidence.push_back(
-        {slow.disks.time_ns, "block",
-         slow.disks.count == 0 ? "nothing was asked of the disks meanwhile"
-                               : fmt::format("{} requests of the disks took {} on average, {} {}",
-                                             slow.disks.count, duration(slow.disks.mean_ns()),
-                                             slow.disks.bounded ? "none above" : "the slowest that is known",
-                                             duration(slow.disks.longest_ns))});
+    finding.evidence.push_back(layer_evidence("block", "requests of the disks",
+                                              "nothing was asked of the disks meanwhile", slow.disks));
 }
 
 /// A limit of QEMU's own throttle, and how much of it the guest used.
@@ -291,8 +286,7 @@ Opinion judge_qemu_io_stall(const Case& c) {
   } else {
     std::string why =
         "no throttle of the device is set; an iothread or main loop that is busy or waits, or a drained "
-        "node, "
-        "looks like this";
+        "node, looks like this";
     if (c.storage.has_driver("throttle"))
       why = "a throttle filter is in the chain; QEMU does not tell its limits over what is asked";
     else if (limit)
@@ -305,6 +299,12 @@ Opinion judge_qemu_io_stall(const Case& c) {
   add_layers(slow, finding);
   if (!below_seen)
     finding.not_proved.push_back({"that the layers below are idle", "neither calls nor disks were counted"});
+  else if (limited && !all_short)
+    finding.not_proved.push_back(
+        {"that nothing below holds any of them",
+         slow.longest_below() < mean / 4
+             ? "not every request below was timed"
+             : fmt::format("one request below waited for {}", duration(slow.longest_below()))});
   return found(std::move(finding));
 }
 
