@@ -2,7 +2,6 @@
 #include "tools/qmp-pausewatch/vm_watch.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <boost/json/serialize.hpp>
@@ -11,7 +10,6 @@
 #include "core/text.hpp"
 #include "qmp/remedy.hpp"
 #include "tools/qmp-pausewatch/collector.hpp"
-#include "tools/qmp-pausewatch/targets.hpp"
 #include "trace/record.hpp"
 
 namespace vmwhy::qmp_pausewatch {
@@ -35,13 +33,6 @@ constexpr int kYoung = 5;
 trace::OwnedRecord watch_record(std::uint64_t now, std::uint32_t vm, trace::WatchEvent event,
                                 std::string text) {
   return trace::make_record(now, vm, trace::Watch{static_cast<std::uint32_t>(event), 0}, std::move(text));
-}
-
-/// A monitor that a management layer made for itself is left to it even where nobody is connected now: what
-/// connects in its place keeps it out, when it restarts (libvirt) or with its next command (Proxmox).
-bool is_managed(const qmp::MonitorSocket& monitor) {
-  return monitor.address.find("/libvirt/qemu/") != std::string::npos ||
-         monitor.address.find("/run/qemu-server/") != std::string::npos;
 }
 
 bool changes_nodes(std::string_view event) {
@@ -73,18 +64,19 @@ std::string VmWatch::name() const {
 
 std::string VmWatch::monitor() const {
   if (link_) return link_->address();
-  return others_.empty() ? std::string() : others_.begin()->first;
+  return monitors_.of_another();
 }
 
 std::string VmWatch::watched_by() const {
   if (link_ || !listening_) return monitor();
-  return "listening: " + why_no_monitor();
+  return "listening: " + monitors_.why_none();
 }
 
 std::string VmWatch::why_not_asked() const {
   if (!listening_) return "no monitor is connected";
-  return others_.empty() ? why_no_monitor()
-                         : "its monitor is left to " + others_.begin()->second + ", and only listened to";
+  const std::string holder = monitors_.holder();
+  return holder.empty() ? monitors_.why_none()
+                        : "its monitor is left to " + holder + ", and only listened to";
 }
 
 bool VmWatch::heard() const {
@@ -139,22 +131,6 @@ void VmWatch::watch_process() {
   context_.recorder.add(cgroup_.record(now, id_));
 }
 
-std::string VmWatch::held_by(const std::string& target) const {
-  for (const qmp::MonitorSocket& monitor : process_.monitors) {
-    if (!monitor.held || monitor.held_by_pid == static_cast<std::uint32_t>(::getpid())) continue;
-    if (!target.empty() && target != monitor.address && target != monitor.reachable_path) continue;
-    if (monitor.held_by_pid == 0) return "another client";
-    return monitor.held_by_comm + " (pid " + std::to_string(monitor.held_by_pid) + ")";
-  }
-  return {};
-}
-
-std::string VmWatch::monitor_named(const std::string& text) const {
-  for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (is_monitor(monitor, text)) return monitor.place();
-  return text;
-}
-
 void VmWatch::listen() {
   if (!context_.listener) return;
   const auto own = [this] { return link_ && link_->ready(); };
@@ -178,28 +154,6 @@ void VmWatch::listen() {
   listening_ = true;
 }
 
-void VmWatch::note_holders() {
-  for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (const std::string holder = held_by(monitor.place()); !holder.empty())
-      others_[monitor.place()] = holder;
-}
-
-std::string VmWatch::free_monitor() const {
-  for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (!is_managed(monitor) && !monitor.folder_unknown && !others_.contains(monitor.place()))
-      return monitor.place();
-  return {};
-}
-
-std::string VmWatch::why_no_monitor() const {
-  if (!others_.empty()) return "its monitor is held by " + others_.begin()->second;
-  for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (is_managed(monitor)) return "its monitor " + monitor.place() + " is its manager's";
-  for (const qmp::MonitorSocket& monitor : process_.monitors)
-    if (monitor.folder_unknown) return monitor.why_unreachable();
-  return "no QMP monitor of it can be found";
-}
-
 void VmWatch::settle_without_monitor(const std::string& why) {
   if (listening_) return settle("");
   std::string text = why;
@@ -214,12 +168,12 @@ void VmWatch::settle_without_monitor(const std::string& why) {
 
 void VmWatch::connect() {
   // A monitor that somebody holds is not queued for: we would take it from its owner when that restarts.
-  note_holders();
-  const std::string target = asked_for_ ? monitor_named(*asked_for_) : free_monitor();
-  const bool held = listening_ ? others_.contains(target) : !target.empty() && !held_by(target).empty();
+  monitors_.note_holders();
+  const std::string target = asked_for_ ? monitors_.named(*asked_for_) : monitors_.nobodys();
+  const bool held = listening_ ? monitors_.is_of_another(target) : !monitors_.held_by(target).empty();
   if (target.empty() || held) {
     retry_in_ = kHeldRetry;
-    return settle_without_monitor(why_no_monitor());
+    return settle_without_monitor(monitors_.why_none());
   }
   auto address = qmp::Address::parse(target);
   if (!address) return settle(to_string(address.error()));
@@ -349,9 +303,9 @@ void VmWatch::on_link_failed(const qmp::Failure& failure) {
   if (missing && process_.pid == 0 && link_->peer_pid() != 0) handlers_.on_pid(link_->peer_pid());
   std::string text = to_string(failure);
   if (missing) {
-    const std::string holder = held_by(link_->address());
+    const std::string holder = monitors_.held_by(link_->address());
     drop_link_ = held || !holder.empty();
-    if (drop_link_) others_[link_->address()] = holder.empty() ? "another client" : holder;
+    if (drop_link_) monitors_.leave_to(link_->address(), holder.empty() ? kSomebody : holder);
     if (!held && !holder.empty()) text += " (held by " + holder + ")";
   }
   const bool stuck = missing || failure.code == qmp::Errc::negotiation_timeout;

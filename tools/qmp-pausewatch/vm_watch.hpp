@@ -18,6 +18,7 @@
 #include "storage/node_map.hpp"
 #include "tools/qmp-pausewatch/context.hpp"
 #include "tools/qmp-pausewatch/link.hpp"
+#include "tools/qmp-pausewatch/monitors.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 
@@ -81,14 +82,9 @@ class VmWatch {
   friend class Collector;
 
   void connect();
-  /// The first monitor that is nobody's; "" if there is none.
-  std::string free_monitor() const;
-  /// Why no monitor of the VM is our own, as a sentence without its end.
-  std::string why_no_monitor() const;
   std::string why_not_asked() const;
   /// Without a monitor of our own: listens to what others say, or tells why not.
   void settle_without_monitor(const std::string& why);
-  void note_holders();
   void watch_process();
   void listen();
   void on_ready();
@@ -104,10 +100,6 @@ class VmWatch {
   void record_seen();
   void settle(const std::string& failure);
   void on_collected();
-  /// The monitor that `text` names, as discovery calls it: the analysis compares their addresses.
-  std::string monitor_named(const std::string& text) const;
-  /// Who holds this monitor (any of them where `target` is empty) but us; empty: nobody that can be told.
-  std::string held_by(const std::string& target) const;
 
   Context& context_;
   const std::uint32_t id_;
@@ -117,8 +109,7 @@ class VmWatch {
 
   std::unique_ptr<Link> link_;
   bool listening_ = false;  ///< To the other clients of its monitors.
-  /// Monitors that another client was seen to hold. They stay its own when it leaves them: it may come back.
-  std::map<std::string, std::string> others_;
+  Monitors monitors_{process_};
   std::unique_ptr<host::ExitWatch> exit_;
   host::ProcessWatch watch_;
   host::CgroupWatch cgroup_;
