@@ -59,27 +59,50 @@ struct vcpu_svm {
 
 #pragma clang attribute pop
 
+/* Since 6.2. A pointer that went through it may be read by one instruction instead of a helper's call; where
+ * the address is not mapped that gives 0. Kernels before 5.16 load no program that so much as names a
+ * function they lack: programs that use it are apart. */
+extern void* bpf_rdonly_cast(const void* object, u32 btf_id) __ksym __weak;
+struct kernel_word {
+  u64 value;
+};
+
+/* Reads `width` (4 or 8) bytes of the kernel's memory at `from`.
+ * @param word_type 0: by copying. Otherwise a constant, the id of a struct of vmlinux that begins with 64
+ * bits, which is all that the verifier wants to know of what is read. */
+static __always_inline bool read_word(u64* word, u64 width, const void* from, u32 word_type) {
+  if (!word_type) {
+    *word = 0;
+    return bpf_probe_read_kernel(word, width, from) == 0;
+  }
+  u64 value = ((const struct kernel_word*)bpf_rdonly_cast(from, word_type))->value;
+  *word = width == 4 ? (u32)value : value;
+  return true;
+}
+
 /* What KVM cached of the last exit. Both vendors embed kvm_vcpu at the beginning of their own struct.
  * @return false where the running kernel has no such type, or the read failed. */
-static __always_inline bool vmx_exit_reason(const void* vcpu, u32* reason) {
+static __always_inline bool vmx_exit_reason(const void* vcpu, u64* reason, u32 word_type) {
   const struct vcpu_vmx___v6_16* vt = vcpu;
   const struct vcpu_vmx* vmx = vcpu;
+  const u64 width = sizeof(vmx->exit_reason.full);
   if (bpf_core_field_exists(vt->vt.exit_reason.full))
-    return bpf_core_read(reason, sizeof(*reason), &vt->vt.exit_reason.full) == 0;
+    return read_word(reason, width, __builtin_preserve_access_index(&vt->vt.exit_reason.full), word_type);
   if (bpf_core_field_exists(vmx->exit_reason.full))
-    return bpf_core_read(reason, sizeof(*reason), &vmx->exit_reason.full) == 0;
+    return read_word(reason, width, __builtin_preserve_access_index(&vmx->exit_reason.full), word_type);
   return false;
 }
 
-static __always_inline bool svm_exit_code(const void* vcpu, u64* code) {
+static __always_inline bool svm_exit_code(const void* vcpu, u64* code, u32 word_type) {
   const struct vcpu_svm* svm = vcpu;
-  struct vmcb* vmcb = NULL;
-  if (!bpf_core_field_exists(svm->vmcb) || !bpf_core_field_exists(vmcb->control.exit_code)) return false;
-  if (bpf_core_read(&vmcb, sizeof(vmcb), &svm->vmcb) != 0 || !vmcb) return false;
-  u64 value = 0;
+  u64 vmcb_at = 0;
+  if (!bpf_core_field_exists(svm->vmcb)) return false;
+  if (!read_word(&vmcb_at, sizeof(vmcb_at), __builtin_preserve_access_index(&svm->vmcb), word_type) ||
+      !vmcb_at)
+    return false;
+  const struct vmcb* vmcb = (const void*)vmcb_at;
+  if (!bpf_core_field_exists(vmcb->control.exit_code)) return false;
   u64 width = bpf_core_field_size(vmcb->control.exit_code);
-  if (width > sizeof(value)) return false;
-  if (bpf_core_read(&value, width, &vmcb->control.exit_code) != 0) return false;
-  *code = value;
-  return true;
+  if (width > sizeof(*code)) return false;
+  return read_word(code, width, __builtin_preserve_access_index(&vmcb->control.exit_code), word_type);
 }

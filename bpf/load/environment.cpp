@@ -122,6 +122,7 @@ void check_btf(Environment& env, const EnvironmentOptions& options) {
   std::string modules;
   for (const std::string& module : kernel.modules()) modules += (modules.empty() ? " and " : ", ") + module;
   env.checks.push_back({"btf", Finding::ok, "vmlinux" + modules, ""});
+  if (kernel.has_function("bpf_rdonly_cast")) env.word_type = kernel.struct_id("timespec64");
   env.exit_arguments = kernel.tracepoint_arguments("kvm_exit");
   switch (env.isa) {
     case Isa::vmx:

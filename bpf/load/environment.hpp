@@ -38,7 +38,9 @@ struct Environment {
   bool lockdown_confidentiality = false;
   bool cached_reason = false;              ///< BTF shows where KVM caches the exit reason of this isa.
   std::optional<unsigned> exit_arguments;  ///< kvm_exit's, by BTF.
-  std::string tracefs;                     ///< Where it is mounted; empty: nowhere.
+  std::uint32_t word_type = 0;  ///< BTF id of a struct of vmlinux that begins with 64 bits, where programs
+                                ///< may read the kernel's memory directly (bpf_rdonly_cast); 0: they may not.
+  std::string tracefs;          ///< Where it is mounted; empty: nowhere.
   std::optional<std::uint32_t> classic_reason_offset;  ///< Of exit_reason in events/kvm/kvm_exit/format.
   std::uint32_t pid_max = 32768;
   std::vector<Check> checks;

@@ -57,4 +57,13 @@ bool KernelBtf::has_struct(const std::string& name) const {
   return find(vmlinux_, split_, name, BTF_KIND_STRUCT).second != nullptr;
 }
 
+bool KernelBtf::has_function(const std::string& name) const {
+  return find(vmlinux_, {}, name, BTF_KIND_FUNC).second != nullptr;
+}
+
+std::uint32_t KernelBtf::struct_id(const std::string& name) const {
+  const int id = vmlinux_ ? btf__find_by_name_kind(vmlinux_, name.c_str(), BTF_KIND_STRUCT) : -1;
+  return id > 0 ? static_cast<std::uint32_t>(id) : 0;
+}
+
 }  // namespace vmwhy::bpf

@@ -3,6 +3,7 @@
 // Questions to the running kernel's BTF, vmlinux's and the modules': which tracepoints there are and what
 // their arguments are. Nothing is cached; a question costs the loading of the BTF (some ten milliseconds).
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,10 @@ class KernelBtf {
   /// such tracepoint.
   std::optional<unsigned> tracepoint_arguments(const std::string& name) const;
   bool has_struct(const std::string& name) const;
+  /// Of vmlinux alone.
+  bool has_function(const std::string& name) const;
+  /// The id of a struct of vmlinux; 0: there is none.
+  std::uint32_t struct_id(const std::string& name) const;
 
  private:
   btf* vmlinux_ = nullptr;

@@ -98,9 +98,13 @@ class KvmExits::Impl {
   }
   std::uint32_t used() const { return std::min(skeleton->bss->vcpus_used, options.max_vcpus); }
 
+  bool direct(const Environment& environment) const {
+    return options.direct_reads && environment.word_type != 0;
+  }
   void choose(const Environment& environment);
   Result<void> configure(const Environment& environment);
   Result<void> load_and_fill();
+  Result<void> open_and_load(const Environment& environment);
 
   KvmExitsOptions options;
   kvm_exits_bpf* skeleton = nullptr;
@@ -128,7 +132,9 @@ void KvmExits::Impl::choose(const Environment& environment) {
                                        (options.form == Form::automatic && !cached && isa != Isa::pvm));
       probe.status.form = classic ? "classic" : form == Form::btf ? "tp_btf" : "raw_tp";
       const char* prefix = classic ? "classic_" : form == Form::btf ? "btf_" : "raw_";
-      probe.program = bpf_object__find_program_by_name(skeleton->obj, (prefix + probe.status.name).c_str());
+      const char* suffix = is_exit && !classic && direct(environment) ? "_direct" : "";
+      probe.program =
+          bpf_object__find_program_by_name(skeleton->obj, (prefix + probe.status.name + suffix).c_str());
       if (classic && !environment.classic_reason_offset) {
         probe.status.error = "neither BTF nor tracefs shows where the exit reason stands";
         probe.program = nullptr;
@@ -144,6 +150,7 @@ Result<void> KvmExits::Impl::configure(const Environment& environment) {
   rodata.isa = static_cast<std::uint32_t>(options.isa != Isa::unknown ? options.isa : environment.isa);
   rodata.exit_arguments =
       options.exit_arguments ? options.exit_arguments : environment.exit_arguments.value_or(2);
+  rodata.word_type = environment.word_type;
   rodata.watch_all = options.all;
   rodata.raw_events = options.raw_events;
   rodata.min_latency_ns = options.min_latency_ns;
@@ -184,6 +191,18 @@ Result<void> KvmExits::Impl::load_and_fill() {
   return {};
 }
 
+Result<void> KvmExits::Impl::open_and_load(const Environment& environment) {
+  LogCapture log;
+  bpf_object_open_opts open{};
+  open.sz = sizeof(open);
+  if (!options.custom_btf.empty()) open.btf_custom_path = options.custom_btf.c_str();
+  skeleton = kvm_exits_bpf__open_opts(&open);
+  if (!skeleton) return system_failure(errno, "cannot open the kvm_exits probe (" + log.last() + ")");
+  choose(environment);
+  if (auto done = configure(environment); !done) return done;
+  return load_and_fill();
+}
+
 KvmExits::KvmExits(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 KvmExits::~KvmExits() = default;
 
@@ -193,15 +212,15 @@ Result<std::unique_ptr<KvmExits>> KvmExits::load(const Environment& environment,
   libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
   auto impl = std::make_unique<Impl>();
   impl->options = options;
-  LogCapture log;
-  bpf_object_open_opts open{};
-  open.sz = sizeof(open);
-  if (!options.custom_btf.empty()) open.btf_custom_path = options.custom_btf.c_str();
-  impl->skeleton = kvm_exits_bpf__open_opts(&open);
-  if (!impl->skeleton) return system_failure(errno, "cannot open the kvm_exits probe (" + log.last() + ")");
-  impl->choose(environment);
-  if (auto done = impl->configure(environment); !done) return done.error();
-  if (auto done = impl->load_and_fill(); !done) return done.error();
+  auto done = impl->open_and_load(environment);
+  if (!done &&
+      impl->direct(environment)) {  // A verifier that has grown stricter: copying is always let through.
+    impl = std::make_unique<Impl>();
+    impl->options = options;
+    impl->options.direct_reads = false;
+    done = impl->open_and_load(environment);
+  }
+  if (!done) return done.error();
   return std::unique_ptr<KvmExits>(new KvmExits(std::move(impl)));
 }
 

@@ -29,6 +29,8 @@ struct KvmExitsOptions {
   std::vector<std::uint32_t> pids;  ///< Process ids (not threads), at most 4096.
   bool exits = true, userspace = true, pio = true, mmio = true;
   bool raw_events = false;
+  bool direct_reads =
+      true;  ///< Read the reason without a helper's call where the kernel can: cheaper, the same.
   std::uint64_t min_latency_ns = 0;
   std::uint32_t max_vcpus = 64;
   std::size_t ring_bytes = 256u << 10;  ///< Rounded up to a power of two of pages.

@@ -22,6 +22,7 @@ const volatile __u8 raw_events;
 const volatile __u64 min_latency_ns;
 const volatile __u32 max_vcpus = 1;
 const volatile __u32 classic_reason_offset; /* Of exit_reason in the record of the classic tracepoint. */
+const volatile __u32 word_type; /* As read_word wants it. 0: programs that need it are not loaded. */
 const volatile __u32 batch_age_ns = 100000000;
 
 __u32 vcpus_used;
@@ -184,28 +185,27 @@ static __noinline u32 address_cell(struct kvm_exits_vcpu* v, u32 kind, u64 addre
   return 0;
 }
 
+/* Halves the range by branches: shifts by what a comparison gave take three times as many instructions. */
 static __always_inline u32 log2_bucket(u64 ns) {
   if (ns >> 32) {
-    u32 high = ns >> 32, bucket = 32;
+    u32 high = ns >> 32;
     if (high >> 3) return KVM_EXITS_BUCKETS - 1;
     if (high >> 2) return 34;
-    if (high >> 1) return 33;
-    return bucket;
+    return high >> 1 ? 33 : 32;
   }
-  u32 value = ns, bucket = 0, shift;
-  shift = (value > 0xffff) << 4;
-  value >>= shift;
-  bucket |= shift;
-  shift = (value > 0xff) << 3;
-  value >>= shift;
-  bucket |= shift;
-  shift = (value > 0xf) << 2;
-  value >>= shift;
-  bucket |= shift;
-  shift = (value > 0x3) << 1;
-  value >>= shift;
-  bucket |= shift;
-  return bucket | value >> 1;
+  u32 value = ns, bucket = 0;
+#define HALVE(bits)    \
+  if (value >> bits) { \
+    value >>= bits;    \
+    bucket += bits;    \
+    opaque(value);     \
+  }
+  HALVE(16)
+  HALVE(8)
+  HALVE(4)
+  HALVE(2)
+#undef HALVE
+  return bucket + (value >> 1);
 }
 
 static __always_inline void count(struct kvm_exits_vcpu* v, u32 index) {
@@ -214,15 +214,15 @@ static __always_inline void count(struct kvm_exits_vcpu* v, u32 index) {
   if (cell && !min_latency_ns) cell->count++;
 }
 
-static __always_inline void account(struct kvm_exits_vcpu* v, u32 index, u64 ns, u64 qemu_ns) {
+/* @param bucket log2_bucket(ns). */
+static __always_inline void account(struct kvm_exits_vcpu* v, u32 index, u64 ns, u64 qemu_ns, u32 bucket) {
   struct kvm_exits_cell* cell = cell_at(v, index);
-  if (!cell || ns < min_latency_ns) return;
+  if (!cell) return;
   if (min_latency_ns) cell->count++;
   cell->timed++;
   cell->total_ns += ns;
   cell->qemu_ns += qemu_ns;
   if (ns > cell->max_ns) cell->max_ns = ns;
-  u32 bucket = log2_bucket(ns);
   opaque(bucket);
   if (bucket < KVM_EXITS_BUCKETS) cell->log2_ns[bucket]++;
 }
@@ -281,31 +281,27 @@ static __always_inline int vcpu_exit(u64 code) {
   return 0;
 }
 
-static __always_inline int exit_with_vcpu(const struct kvm_vcpu* vcpu) {
+static __always_inline int exit_with_vcpu(const struct kvm_vcpu* vcpu, u32 word) {
   u64 code = 0;
   bool ok = false;
   if (!vcpu) return 0;
-  if (isa == KVM_EXITS_ISA_VMX) {
-    u32 reason = 0;
-    ok = vmx_exit_reason(vcpu, &reason);
-    code = reason;
-  } else if (isa == KVM_EXITS_ISA_SVM) {
-    ok = svm_exit_code(vcpu, &code);
-    /* -1 is stored as 32 or 64 bits; the classic tracepoint shows 32. */
-    code = (u32)code;
-  }
+  if (isa == KVM_EXITS_ISA_VMX)
+    ok = vmx_exit_reason(vcpu, &code, word);
+  else if (isa == KVM_EXITS_ISA_SVM)
+    ok = svm_exit_code(vcpu, &code, word);
   if (!ok) {
     stat_add(KVM_EXITS_STAT_READ_FAILED, 1);
     return 0;
   }
-  return vcpu_exit(code);
+  /* AMD's -1 is stored as 32 or 64 bits; the classic tracepoint shows 32. */
+  return vcpu_exit((u32)code);
 }
 
 static __always_inline void user_return(struct kvm_exits_vcpu* v, u64 now) {
   u64 ns = now - v->user_begin_ns;
   v->user_begin_ns = 0;
   v->user_ns += ns;
-  account(v, v->user_cell, ns, ns);
+  if (ns >= min_latency_ns) account(v, v->user_cell, ns, ns, log2_bucket(ns));
 }
 
 static __always_inline int vcpu_entry(const struct kvm_vcpu* vcpu) {
@@ -326,9 +322,11 @@ static __always_inline int vcpu_entry(const struct kvm_vcpu* vcpu) {
   if (!v->exit_ns) return 0;
   u64 ns = now - v->exit_ns;
   v->exit_ns = 0;
-  account(v, v->exit_cell, ns, v->user_ns);
-  if (v->address_cell) account(v, v->address_cell, ns, v->user_ns);
-  if (raw_events && ns >= min_latency_ns) push(v, slot, now, ns);
+  if (ns < min_latency_ns) return 0;
+  u32 bucket = log2_bucket(ns);
+  account(v, v->exit_cell, ns, v->user_ns, bucket);
+  if (v->address_cell) account(v, v->address_cell, ns, v->user_ns, bucket);
+  if (raw_events) push(v, slot, now, ns);
   return 0;
 }
 
@@ -398,7 +396,8 @@ static __always_inline int vcpu_fpu(s32 load) {
   if (v->exit_ns) return 0;
   /* No kvm_exit here (PVM, or the probe began in between): the trip to QEMU is all that can be clocked. */
   if (v->address_cell) {
-    account(v, v->address_cell, v->user_ns, v->user_ns);
+    if (v->user_ns >= min_latency_ns)
+      account(v, v->address_cell, v->user_ns, v->user_ns, log2_bucket(v->user_ns));
     v->address_cell = 0;
   } else {
     v->user_unclaimed = 1;
@@ -413,7 +412,7 @@ static __always_inline void touch(struct kvm_exits_vcpu* v, u32 kind, u64 addres
   if (v->user_unclaimed && !v->exit_ns) {
     /* A read shows its address after QEMU has answered. */
     if (!write) {
-      account(v, cell, v->user_ns, v->user_ns);
+      if (v->user_ns >= min_latency_ns) account(v, cell, v->user_ns, v->user_ns, log2_bucket(v->user_ns));
       v->address_cell = 0;
     }
     v->user_unclaimed = 0;
@@ -448,15 +447,19 @@ static __always_inline int vcpu_mmio(s32 type, u64 gpa) {
 /* --- kvm_exit and kvm_entry, in the form the kernel offers
  * ----------------------------------------------------- */
 
-static __always_inline int exit_arguments_of(const u64* ctx) {
+static __always_inline int exit_arguments_of(const u64* ctx, u32 word) {
   if (isa == KVM_EXITS_ISA_ARM64) return vcpu_exit((u32)ctx[0] == 2 ? (u32)ctx[1] : 0x100 + (u32)ctx[0]);
   if (exit_arguments == 3) return vcpu_exit((u32)ctx[0]);
-  return exit_with_vcpu((const void*)ctx[0]);
+  return exit_with_vcpu((const void*)ctx[0], word);
 }
 
 SEC("tp_btf/kvm_exit")
 int btf_kvm_exit(u64* ctx) {
-  return exit_arguments_of(ctx);
+  return exit_arguments_of(ctx, 0);
+}
+SEC("tp_btf/kvm_exit")
+int btf_kvm_exit_direct(u64* ctx) {
+  return exit_arguments_of(ctx, word_type);
 }
 SEC("tp_btf/kvm_entry")
 int btf_kvm_entry(u64* ctx) {
@@ -482,7 +485,11 @@ int btf_kvm_mmio(u64* ctx) {
 /* The same, driven by bpf_prog_test_run in tests, and used where the kernel has no BTF of kvm. */
 SEC("raw_tp/kvm_exit")
 int raw_kvm_exit(u64* ctx) {
-  return exit_arguments_of(ctx);
+  return exit_arguments_of(ctx, 0);
+}
+SEC("raw_tp/kvm_exit")
+int raw_kvm_exit_direct(u64* ctx) {
+  return exit_arguments_of(ctx, word_type);
 }
 SEC("raw_tp/kvm_entry")
 int raw_kvm_entry(u64* ctx) {

@@ -54,6 +54,12 @@ std::unique_ptr<bpf::KvmExits> load(const char* layout, bpf::Isa isa, bool raw_e
   return std::move(*probe);
 }
 
+/// The form that this kernel gets of itself.
+const char* exit_program() {
+  static const bool direct = bpf::look_around().word_type != 0;
+  return direct ? "raw_kvm_exit_direct" : "raw_kvm_exit";
+}
+
 /// A vCPU of AMD that left the guest for port I/O.
 void put_vcpu(test::KernelMemory& memory) {
   constexpr std::size_t kVmcbAt = 1024;
@@ -85,7 +91,7 @@ VMWHY_BENCH(kvm_exits_cost) {
     const auto reader = bpf::RingReader::create(probe->ring_fd(), [](const void*, std::size_t) {});
     if (!reader) throw std::runtime_error(to_string(reader.error()));
     const auto act = [&] {
-      probe->test_run("raw_kvm_exit", {memory.address(), 1});
+      probe->test_run(exit_program(), {memory.address(), 1});
       probe->test_run("raw_kvm_entry", {memory.address(), 0});
     };
     const double both = best_ns(*probe, act, [&] {
@@ -209,7 +215,7 @@ VMWHY_BENCH(kvm_exits_live) {
   std::atomic<bool> over = false;
   std::thread guest([&] {
     for (int i = 0; i < kLiveExits; ++i) {
-      probe->test_run("raw_kvm_exit", {memory.address(), 1});
+      probe->test_run(exit_program(), {memory.address(), 1});
       probe->test_run("raw_kvm_entry", {memory.address(), 0});
     }
     over = true;

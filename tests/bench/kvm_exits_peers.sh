@@ -36,7 +36,7 @@ costs_since() {
       if (match($0, /run_cnt [0-9]+/)) runs = substr($0, RSTART + 8, RLENGTH - 8)
       if (index(known, " " id[1] " ") != 0) next
       all += ns; count += runs
-      if ($0 ~ /kvm_exit |kvm_entry /) pair += ns }
+      if ($0 ~ /kvm_exit|kvm_entry/) pair += ns }
     END { printf "%d %d %d\n", all, pair, count }'
 }
 
@@ -73,6 +73,7 @@ script='tracepoint:kvm:kvm_exit { @began[tid] = nsecs; @reason[tid] = args->exit
   tracepoint:kvm:kvm_entry /@began[tid]/ { $ns = nsecs - @began[tid]; $r = @reason[tid];
     @ns[tid, $r] = hist($ns); COLUMNS delete(@began[tid]); }'
 lean=$(echo "$script" | sed 's/COLUMNS//')
+count='tracepoint:kvm:kvm_exit { @[tid, args->exit_reason] = count(); }' # All that bcc's kvmexit shows.
 same=$(echo "$script" | sed 's/COLUMNS/@count[tid, $r] = count(); @sum[tid, $r] = sum($ns); @max[tid, $r] = max($ns);/')
 
 bpf_attached() { [ "$(programs)" != "$known" ]; }
@@ -113,6 +114,8 @@ if command -v bpftrace >/dev/null; then
   bpftrace_all=$(calc "$bpf / $records")
   under bpftrace bpftrace -e "$same"
   bpftrace_same=$(calc "$bpf / $records")
+  under bpftrace bpftrace -e "$count"
+  bpftrace_count=$(calc "$bpf / $records")
 fi
 if command -v perf >/dev/null; then
   echo "[bench] perf"
@@ -123,7 +126,7 @@ if command -v perf >/dev/null; then
 fi
 
 figure "BPF run time of an exit that goes to QEMU, all programs" "$exits_all" "$unit/exit" null "" null
-for peer in "bpftrace, the histogram alone:${bpftrace_all:-}" "bpftrace, the same columns:${bpftrace_same:-}"; do
+for peer in "bpftrace, counts and no times:${bpftrace_count:-}" "bpftrace, the histogram alone:${bpftrace_all:-}" "bpftrace, the same columns:${bpftrace_same:-}"; do
   value=${peer##*:}
   [ -n "$value" ] || continue
   figure "BPF run time of kvm_exit and kvm_entry" "$exits_pair" "$unit/exit" "$(calc "$value / 4")" "${peer%:*}" "$value"

@@ -17,6 +17,7 @@ void KvmExitsProbe::load(const std::string& layout, bpf::Isa isa, bpf::KvmExitsO
   options.form = bpf::KvmExitsOptions::Form::raw;
   options.custom_btf = layout_btf(layout);
   options.isa = isa;
+  options.direct_reads = direct_;
   if (!options.exit_arguments) options.exit_arguments = 2;
   auto loaded = bpf::KvmExits::load(bpf::look_around(), options);
   if (!loaded) throw std::runtime_error(to_string(loaded.error()));

@@ -24,7 +24,7 @@ class KvmExitsProbe : public ::testing::Test {
   void load(const std::string& layout, bpf::Isa isa, bpf::KvmExitsOptions options = {});
 
   void run(const std::string& program, std::vector<std::uint64_t> arguments);
-  void exit() { run("raw_kvm_exit", {memory_->address(), 1}); }
+  void exit() { run(direct_ ? "raw_kvm_exit_direct" : "raw_kvm_exit", {memory_->address(), 1}); }
   void entry() { run("raw_kvm_entry", {memory_->address(), 0}); }
   void userspace_exit(std::uint32_t reason, int error = 0) {
     run("raw_kvm_userspace_exit", {reason, static_cast<std::uint64_t>(static_cast<std::int64_t>(error))});
@@ -42,6 +42,7 @@ class KvmExitsProbe : public ::testing::Test {
   std::uint64_t count(kvm_exits_kind kind, std::uint64_t code, std::uint32_t detail = 0);
   std::uint64_t lost(kvm_exits_stat stat) const { return probe_->losses().counters[stat]; }
 
+  bool direct_ = false;  ///< As KvmExitsOptions::direct_reads, of the next load().
   std::unique_ptr<KernelMemory> memory_;
   std::unique_ptr<bpf::KvmExits> probe_;
   kvm_exits_vcpu row_{};

@@ -26,6 +26,7 @@
 #include <mutex>
 #include <system_error>
 
+#include "bpf/load/environment.hpp"
 #include "bpf/load/qmp_tap.hpp"
 #include "cgroup.hpp"
 #include "child_process.hpp"
@@ -286,6 +287,11 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"proc_events", probe_proc_events},
       {"userfaultfd", probe_userfaultfd},
       {"bpf", probe_bpf},
+      {"bpf_casts",
+       [] {
+         return bpf::look_around().word_type != 0 ? std::string()
+                                                  : std::string("the kernel has no bpf_rdonly_cast (6.2)");
+       }},
       {"tap", probe_tap},
       {"kvm_events", probe_kvm_events},
   };

@@ -35,13 +35,12 @@ static __always_inline int on_kvm_exit(u64* ctx) {
     const void* vcpu = (const void*)ctx[0];
     bool ok = false;
     if (!vcpu) return 0;
-    if (isa == 1) {
-      ok = vmx_exit_reason(vcpu, &code);
-    } else if (isa == 2) {
-      u64 wide = 0;
-      ok = svm_exit_code(vcpu, &wide);
-      code = wide;
-    }
+    u64 wide = 0;
+    if (isa == 1)
+      ok = vmx_exit_reason(vcpu, &wide, 0);
+    else if (isa == 2)
+      ok = svm_exit_code(vcpu, &wide, 0);
+    code = wide;
     if (!ok) stat_add(STALLS_STAT_READ_FAILED, 1);
   }
   enter_phase(t, STALLS_KVM);
