@@ -78,7 +78,7 @@ CXXFLAGS ?=
 ALL_CXXFLAGS = -std=c++20 $(WARNINGS) $(OPTIMIZE) $(SANITIZE) -pthread -I. -Itools/lib -I$(BUILD)/gen \
 	-DBOOST_ASIO_SEPARATE_COMPILATION $(CXXFLAGS)
 # What a binary does not use it is not linked to: only the tools with probes need libbpf.
-LDLIBS := -Wl,--as-needed -lfmt -lboost_json -lboost_container -lzstd -lxxhash -lbpf -lelf -lz -pthread
+LDLIBS := -Wl,--as-needed -lfmt -lboost_json -lboost_container -lzstd -lxxhash -lbpf -ldw -lelf -lz -pthread
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2);)
