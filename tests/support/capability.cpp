@@ -27,11 +27,14 @@
 #include <system_error>
 
 #include "bpf/load/environment.hpp"
+#include "bpf/load/qemu_calls.hpp"
 #include "bpf/load/qmp_tap.hpp"
+#include "bpf/load/uprobes.hpp"
 #include "cgroup.hpp"
 #include "child_process.hpp"
 #include "loop_device.hpp"
 #include "mount.hpp"
+#include "sym/executable.hpp"
 #include "temp_dir.hpp"
 
 namespace vmwhy::test {
@@ -236,6 +239,22 @@ std::string probe_tap() {
   return opened ? std::string() : to_string(opened.error());
 }
 
+/// Whether breakpoints can be set: at this program's own beginning, which does not run again.
+std::string probe_uprobes() {
+  auto probe = bpf::QemuCalls::open(bpf::look_around());
+  if (!probe) return to_string(probe.error());
+  auto self = sym::Executable::open("/proc/self/exe");
+  if (!self) return to_string(self.error());
+  const auto* main = (*self)->find("main");
+  const auto place = main != nullptr ? (*self)->file_offset(main->address) : std::nullopt;
+  if (!place) return "this program has no symbols";
+  auto uprobes = bpf::Uprobes::start((*probe)->program_fd(), "/proc/self/exe", {{*place, 0}});
+  if (!uprobes) return to_string(uprobes.error());
+  const auto news = (*uprobes)->wait(kPatience);
+  if (!news) return "nothing is attached within a minute";
+  return news->what == bpf::Uprobes::News::What::failed ? std::strerror(news->error) : std::string();
+}
+
 std::string probe_libvirt() {
   for (const char* program : {"libvirtd", "virtlogd", "virsh"})
     if (const std::string missing = probe_program({program, "--version"}); !missing.empty()) return missing;
@@ -293,6 +312,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
                                                   : std::string("the kernel has no bpf_rdonly_cast (6.2)");
        }},
       {"tap", probe_tap},
+      {"uprobes", probe_uprobes},
       {"kvm_events", probe_kvm_events},
   };
   return all;

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The probe family qemu_calls and its breakpoints, on functions of this process and its children.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <vector>
+
+#include "bpf/load/qemu_calls.hpp"
+#include "bpf/load/ring.hpp"
+#include "bpf/load/uprobes.hpp"
+#include "core/unique_fd.hpp"
+#include "sym/executable.hpp"
+#include "tests/support/capability.hpp"
+#include "tests/support/wait.hpp"
+
+extern "C" {
+__attribute__((noinline)) int followed_one(int number, const char* text, const char* other) {
+  asm volatile("" ::"r"(number), "r"(text), "r"(other));
+  return number + 1;
+}
+__attribute__((noinline)) int followed_two(int number) {
+  asm volatile("" ::"r"(number));
+  return number + 2;
+}
+}
+
+namespace vmwhy::test {
+namespace {
+
+using What = bpf::Uprobes::News::What;
+
+class QemuCallsProbe : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    VMWHY_NEEDS(uprobes);
+    auto opened = bpf::QemuCalls::open(bpf::look_around());
+    ASSERT_TRUE(opened) << to_string(opened.error());
+    probe_ = std::move(*opened);
+    auto reader = bpf::RingReader::create(probe_->ring_fd(), [this](const void* data, std::size_t bytes) {
+      Seen seen;
+      ASSERT_GE(bytes, sizeof(seen.event));
+      std::memcpy(&seen.event, data, sizeof(seen.event));
+      ASSERT_LE(seen.event.stack_bytes, bytes - sizeof(seen.event));
+      const auto* stack = static_cast<const std::byte*>(data) + sizeof(seen.event);
+      seen.stack.assign(stack, stack + seen.event.stack_bytes);
+      seen_.push_back(std::move(seen));
+    });
+    ASSERT_TRUE(reader) << to_string(reader.error());
+    reader_ = std::move(*reader);
+    auto self = sym::Executable::open("/proc/self/exe");
+    ASSERT_TRUE(self);
+    self_ = std::move(*self);
+  }
+
+  std::uint64_t offset_of(const char* name) const {
+    return self_->file_offset(self_->find(name)->address).value();
+  }
+  std::unique_ptr<bpf::Uprobes> start(std::uint64_t flags_of_one = 0) {
+    auto uprobes =
+        bpf::Uprobes::start(probe_->program_fd(), "/proc/self/exe",
+                            {{offset_of("followed_one"), 1 | flags_of_one}, {offset_of("followed_two"), 2}});
+    EXPECT_TRUE(uprobes) << to_string(uprobes.error());
+    return uprobes ? std::move(*uprobes) : nullptr;
+  }
+  void attach(std::uint64_t flags_of_one = 0) {
+    uprobes_ = start(flags_of_one);
+    ASSERT_NE(uprobes_, nullptr);
+    auto news = uprobes_->wait(kPatience);
+    // Another process of this suite may be stuck for a moment, on purpose.
+    while (news && news->what == What::waiting) news = uprobes_->wait(kPatience);
+    ASSERT_TRUE(news);
+    ASSERT_EQ(news->what, What::attached) << std::strerror(news->error);
+    EXPECT_EQ(news->value, 2U);
+  }
+
+  struct Seen {
+    qemu_calls_event event;
+    std::vector<std::byte> stack;
+  };
+  std::unique_ptr<bpf::QemuCalls> probe_;
+  std::unique_ptr<bpf::RingReader> reader_;
+  std::unique_ptr<sym::Executable> self_;
+  std::unique_ptr<bpf::Uprobes> uprobes_;
+  std::vector<Seen> seen_;
+};
+
+TEST_F(QemuCallsProbe, TellsFunctionThreadAndArguments) {
+  attach(QEMU_CALLS_WITH_STRINGS);
+  ASSERT_TRUE(probe_->watch(static_cast<std::uint32_t>(::getpid())));
+  EXPECT_EQ(followed_one(41, "a name", reinterpret_cast<const char*>(8)), 42);
+  EXPECT_EQ(followed_two(40), 42);
+  reader_->drain();
+  ASSERT_EQ(seen_.size(), 2U);
+  EXPECT_EQ(seen_[0].event.function, 1U);
+  EXPECT_EQ(seen_[0].event.tgid, static_cast<std::uint32_t>(::getpid()));
+  EXPECT_EQ(seen_[0].event.tid, static_cast<std::uint32_t>(::gettid()));
+  EXPECT_EQ(static_cast<int>(seen_[0].event.arguments[0]), 41);
+  EXPECT_STREQ(seen_[0].event.strings[0], "");
+  EXPECT_STREQ(seen_[0].event.strings[1], "a name");
+  EXPECT_STREQ(seen_[0].event.strings[2], "");
+  EXPECT_EQ(seen_[1].event.function, 2U);
+  EXPECT_LT(seen_[0].event.time_ns, seen_[1].event.time_ns);
+  EXPECT_EQ(probe_->losses().calls, 2U);
+  EXPECT_EQ(probe_->losses().lost, 0U);
+}
+
+TEST_F(QemuCallsProbe, TakesTheStackAlong) {
+  attach(QEMU_CALLS_WITH_STACK);
+  ASSERT_TRUE(probe_->watch(static_cast<std::uint32_t>(::getpid())));
+  std::uint64_t here[64];
+  std::fill(std::begin(here), std::end(here), 0x1122334455667788);
+  asm volatile("" ::"r"(here) : "memory");
+  followed_one(1, nullptr, nullptr);
+  reader_->drain();
+  ASSERT_EQ(seen_.size(), 1U);
+  ASSERT_GE(seen_[0].stack.size(), static_cast<std::size_t>(QEMU_CALLS_CHUNK));
+  std::size_t found = 0;
+  for (std::size_t at = 0; at + 8 <= seen_[0].stack.size(); at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, seen_[0].stack.data() + at, sizeof(word));
+    found += word == 0x1122334455667788;
+  }
+  EXPECT_GE(found, std::size(here));
+}
+
+TEST_F(QemuCallsProbe, TellsNothingOfOtherProcesses) {
+  attach();
+  followed_one(1, nullptr, nullptr);
+  ASSERT_TRUE(probe_->watch(static_cast<std::uint32_t>(::getpid())));
+  probe_->unwatch(static_cast<std::uint32_t>(::getpid()));
+  followed_two(1);
+  reader_->drain();
+  EXPECT_TRUE(seen_.empty());
+  EXPECT_EQ(probe_->losses().calls, 0U);
+}
+
+TEST_F(QemuCallsProbe, CountsWhatDoesNotFitIntoTheRing) {
+  attach(QEMU_CALLS_WITH_STACK);
+  ASSERT_TRUE(probe_->watch(static_cast<std::uint32_t>(::getpid())));
+  for (int i = 0; i < 200; ++i) followed_one(i, nullptr, nullptr);
+  reader_->drain();
+  EXPECT_GT(probe_->losses().lost, 0U);
+  EXPECT_EQ(seen_.size() + probe_->losses().lost, 200U);
+}
+
+TEST_F(QemuCallsProbe, DetachesWhenItIsLetGo) {
+  attach();
+  ASSERT_TRUE(probe_->watch(static_cast<std::uint32_t>(::getpid())));
+  uprobes_.reset();
+  EXPECT_TRUE(wait_until([&] {
+    const std::size_t before = seen_.size();
+    followed_two(1);
+    reader_->drain();
+    return seen_.size() == before;
+  }));
+}
+
+/// A process of this executable with a thread in uninterruptible sleep: it waits for its vfork's child.
+class StuckChild {
+ public:
+  StuckChild() {
+    int ends[2];
+    if (::pipe(ends) != 0) return;
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ::close(ends[1]);
+      if (::vfork() == 0) {
+        char byte;
+        while (::read(ends[0], &byte, 1) > 0) {
+        }
+        ::_exit(0);
+      }
+      ::_exit(0);
+    }
+    ::close(ends[0]);
+    hold_.reset(ends[1]);
+  }
+  ~StuckChild() { release(); }
+  void release() {
+    hold_.reset();
+    if (pid_ > 0) ::waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+  pid_t pid() const { return pid_; }
+  bool stuck() const {
+    std::FILE* stat = std::fopen(("/proc/" + std::to_string(pid_) + "/stat").c_str(), "re");
+    char state = 0;
+    if (stat != nullptr && std::fscanf(stat, "%*d %*s %c", &state) != 1) state = 0;
+    if (stat != nullptr) std::fclose(stat);
+    return state == 'D';
+  }
+
+ private:
+  pid_t pid_ = -1;
+  UniqueFd hold_;
+};
+
+TEST_F(QemuCallsProbe, WaitsForAProcessThatIsStuckBeforeItAttaches) {
+  StuckChild child;
+  ASSERT_TRUE(wait_until([&] { return child.stuck(); }));
+  uprobes_ = start();
+  ASSERT_NE(uprobes_, nullptr);
+  const auto first = uprobes_->wait(kPatience);
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->what, What::waiting);
+  EXPECT_EQ(first->value, static_cast<std::uint32_t>(child.pid()));
+  ASSERT_TRUE(probe_->watch(static_cast<std::uint32_t>(::getpid())));
+  followed_two(1);
+  reader_->drain();
+  EXPECT_TRUE(seen_.empty()) << "it attached all the same";
+  child.release();
+  auto second = uprobes_->wait(kPatience);
+  while (second && second->what == What::waiting) second = uprobes_->wait(kPatience);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->what, What::attached);
+}
+
+TEST_F(QemuCallsProbe, SaysWhyItCannotAttach) {
+  auto uprobes = bpf::Uprobes::start(probe_->program_fd(), "/proc/self/exe", {{~0ULL >> 1, 1}});
+  ASSERT_TRUE(uprobes);
+  const auto news = (*uprobes)->wait(kPatience);
+  ASSERT_TRUE(news);
+  EXPECT_EQ(news->what, What::failed);
+  EXPECT_NE(news->error, 0);
+  auto missing = bpf::Uprobes::start(probe_->program_fd(), "/nowhere", {{0, 1}});
+  ASSERT_TRUE(missing);
+  const auto none = (*missing)->wait(kPatience);
+  ASSERT_TRUE(none);
+  EXPECT_EQ(none->what, What::failed);
+  EXPECT_EQ(none->error, ENOENT);
+}
+
+}  // namespace
+}  // namespace vmwhy::test
