@@ -96,6 +96,18 @@ OwnedRecord gap(const Line& line) {
   return trace::make_record(at(line.time), line.vm(), g);
 }
 
+OwnedRecord call(const Line& line) {
+  trace::QemuCall c{};
+  for (int i = 0; i < 4; ++i) c.arguments[i] = line.number(("arg" + std::to_string(i)).c_str(), 0);
+  c.pid = 4242;
+  c.tid = static_cast<std::uint32_t>(line.number("tid", 4242));
+  std::string names = line.value("names"), callers = line.value("callers");
+  std::replace(names.begin(), names.end(), ';', '\n');
+  std::replace(callers.begin(), callers.end(), ';', '\n');
+  return trace::make_record(at(line.time), line.vm(), c,
+                            trace::join_text({line.word(0), line.text, names, callers}));
+}
+
 OwnedRecord command(const Line& line) {
   json::object body{{"execute", line.word(0)}};
   if (!line.data.is_null()) body["arguments"] = line.data;
@@ -386,6 +398,8 @@ bool make(const Line& line, OwnedRecord& out) {
     out = command(line);
   else if (type == "peer")
     out = peer(line);
+  else if (type == "call")
+    out = call(line);
   else if (type == "gap")
     out = gap(line);
   else if (type == "withheld")

@@ -120,6 +120,10 @@ void find_chain(const Case& c, StorageFacts& facts) {
     auto at = graph->nodes.find(facts.chain[i]);
     if (at == graph->nodes.end()) continue;
     facts.drivers.push_back(at->second.driver);
+    // Before QEMU named the children: a description tells of the drivers below.
+    facts.injected = facts.injected || at->second.driver == "blkdebug" ||
+                     at->second.filename.find("\"blkdebug\"") != std::string::npos ||
+                     at->second.filename.starts_with("blkdebug:");
     for (const std::string& child : at->second.children)
       if (std::find(facts.chain.begin(), facts.chain.end(), child) == facts.chain.end())
         facts.chain.push_back(child);
@@ -216,6 +220,7 @@ StorageFacts find_storage(const Case& c) {
   find_file(c, facts);
   find_devices(facts);
   find_requests(c, facts);
+  find_in_qemu(c, facts);
   return facts;
 }
 

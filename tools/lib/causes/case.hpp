@@ -37,12 +37,21 @@ struct StorageFacts {
   /// The first failed block layer request on a disk under it, just before the error.
   const timeline::BlockFailure* block = nullptr;
 
+  /// QEMU's own look at this error, errno included; and how many it saw from then on, also those that QMP
+  /// did not tell of.
+  const timeline::QemuCall* in_qemu = nullptr;
+  std::uint64_t qemu_errors = 0;
+
+  bool injected = false;  ///< QEMU's blkdebug is in the chain, which makes errors up.
+
   bool has_driver(std::string_view driver) const;
   /// QEMU's own network driver in the chain ("nbd", "rbd", …): no file of this host is under the node. "" if
   /// none is known.
   std::string_view network_driver() const;
   /// errno of `request`, or 0.
   int error_number() const { return request != nullptr ? request->error() : 0; }
+  /// Likewise; else the one that QEMU's block layer saw.
+  int known_error() const;
 };
 
 struct Case {
@@ -82,6 +91,8 @@ Case make_case(const timeline::Timeline& timeline, const timeline::Incident& inc
 
 /// Finds the I/O error, the node and the file of an incident.
 StorageFacts find_storage(const Case& c);
+/// Finds the function of QEMU that saw the error, where it was followed.
+void find_in_qemu(const Case& c, StorageFacts& facts);
 /// Finds the system call and the block layer request behind the error, where they were recorded.
 void find_requests(const Case& c, StorageFacts& facts);
 

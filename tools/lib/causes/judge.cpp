@@ -8,6 +8,7 @@
 #include <map>
 
 #include "causes/actors.hpp"
+#include "causes/inside.hpp"
 #include "causes/rule.hpp"
 #include "causes/rules/threads.hpp"
 #include "core/text.hpp"
@@ -44,6 +45,8 @@ void add_frame(const Case& c, Verdict& verdict) {
   if (c.is_pause()) {
     if (const timeline::QmpEvent* stop = c.vm.first_event(c.incident.trigger, c.begin, c.begin))
       add(qmp_evidence(*stop));
+    if (const StopPath path = find_stop(c); path && c.incident.trigger == timeline::kRunStateSet)
+      add(call_evidence(*path.origin));
     for (const timeline::Status& status : c.vm.statuses) {
       if (status.time_ns < c.begin || status.time_ns > c.until || status.running) continue;
       add({status.time_ns, "qmp", fmt::format("query-status: {}", status.state)});

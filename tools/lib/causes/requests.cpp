@@ -67,15 +67,20 @@ void find_block(const Case& c, StorageFacts& facts, std::uint64_t from, std::uin
   }
 }
 
+/// The earliest time at which what led to the error that was told then can have failed.
+std::uint64_t earliest(const Case& c, std::uint64_t told) {
+  const std::uint64_t from = told - std::min(told, kBefore);
+  // What failed before the last cont has paused it once already.
+  const timeline::QmpEvent* resumed = c.vm.last_event("RESUME", from, told);
+  return resumed == nullptr ? from
+                            : std::max(from, resumed->time_ns - std::min(resumed->time_ns, kAfter / 4));
+}
+
 }  // namespace
 
 void find_requests(const Case& c, StorageFacts& facts) {
   if (facts.error == nullptr || facts.file == nullptr) return;
-  const std::uint64_t told = facts.error->time_ns;
-  std::uint64_t from = told - std::min(told, kBefore);
-  // What failed before the last cont has paused it once already.
-  if (const timeline::QmpEvent* resumed = c.vm.last_event("RESUME", from, told))
-    from = std::max(from, resumed->time_ns - std::min(resumed->time_ns, kAfter / 4));
+  const std::uint64_t told = facts.error->time_ns, from = earliest(c, told);
   const std::uint64_t until = told + kAfter;
   find_block(c, facts, from, until);
   for (const IoRequest& request : c.vm.requests) {
@@ -88,6 +93,54 @@ void find_requests(const Case& c, StorageFacts& facts) {
       facts.request = &request;
   }
   if (facts.request != nullptr) facts.kernel_failures += c.vm.requests.dropped();
+}
+
+namespace {
+
+/// The names that QEMU put into the event it made of this error; null: not seen.
+const std::vector<std::string>* names_of(const timeline::VmTracks& vm, const timeline::QemuCall& error) {
+  for (const timeline::QemuCall& call : vm.block_calls) {
+    if (call.time_ns < error.time_ns || call.tid != error.tid || &call == &error) continue;
+    return call.function == "qapi_event_send_block_io_error" && !call.strings.empty() ? &call.strings
+                                                                                      : nullptr;
+  }
+  return nullptr;
+}
+
+/// blk_error_action(blk, action, is_read, error) of this node and operation.
+bool is_same_error(const Case& c, const StorageFacts& facts, const timeline::QemuCall& call) {
+  if (call.function != "blk_error_action") return false;
+  const bool read = (call.arguments[2] & 1) != 0;
+  if (!facts.operation.empty() && read != (facts.operation == "read")) return false;
+  if (call.value.starts_with("stop") == (c.incident.topic == timeline::Topic::io_reported)) return false;
+  const auto* names = names_of(c.vm, call);
+  return names == nullptr || std::find(names->begin(), names->end(), facts.node) != names->end();
+}
+
+int errno_of(const timeline::QemuCall& call) {
+  return static_cast<int>(static_cast<std::int32_t>(call.arguments[3]));
+}
+
+}  // namespace
+
+int StorageFacts::known_error() const {
+  // An errno that QEMU's own driver makes up tells nothing of the host.
+  const bool by_host = in_qemu != nullptr && !injected;
+  return request == nullptr && by_host ? errno_of(*in_qemu) : error_number();
+}
+
+void find_in_qemu(const Case& c, StorageFacts& facts) {
+  if (facts.error == nullptr) return;
+  const std::uint64_t told = facts.error->time_ns, from = earliest(c, told);
+  for (const timeline::QemuCall& call : c.vm.block_calls) {
+    if (call.time_ns < from || call.time_ns > std::max(c.until, told + kAfter)) continue;
+    if (!is_same_error(c, facts, call) || !says(facts, errno_of(call))) continue;
+    if (facts.in_qemu == nullptr && call.time_ns > told + kAfter) return;
+    if (facts.in_qemu == nullptr) facts.in_qemu = &call;
+    ++facts.qemu_errors;
+  }
+  if (facts.in_qemu != nullptr)
+    facts.qemu_errors += c.vm.block_calls.dropped() / 2;  // Each error is two calls.
 }
 
 }  // namespace vmwhy::causes

@@ -4,10 +4,12 @@
 // from a QEMU, a guest or a stranger's file: it is data, bounded in size, and nothing is to be assumed of it.
 
 #include <algorithm>
+#include <array>
 #include <boost/json/object.hpp>
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trace/tap_records.hpp"
@@ -224,6 +226,20 @@ struct ProcessSignal {
   std::uint64_t time_ns = 0;
   trace::ProcessSignal signal{};
   std::string sender;
+};
+
+/// A call of one of QEMU's own functions.
+struct QemuCall {
+  std::uint64_t time_ns = 0;
+  std::uint32_t tid = 0;
+  std::array<std::uint64_t, 4> arguments{};
+  std::string function;
+  std::string value;                 ///< What its arguments say: "paused", "stop, write, ENOSPC".
+  std::vector<std::string> strings;  ///< That they point to.
+  std::vector<std::string> callers;  ///< "qmp_cont+0x1ba", the nearest first; empty: not known.
+
+  /// Whether a function of that name is among the callers.
+  bool called_by(std::string_view name) const;
 };
 
 struct SensorState {

@@ -105,7 +105,7 @@ void Incidents::on_stop(VmTracks& vm, const QmpEvent& event, std::uint64_t now_n
       state.last_transition_ns = std::max(state.last_transition_ns, time);
       return;
     }
-    if (pause->trigger == "SUSPEND" || time <= pause->begin_ns) return;
+    if (pause->trigger == "SUSPEND" || time <= pause->begin_ns || is_same_stop(*pause, time)) return;
     // QEMU says STOP only when it had been running.
     close(*pause, time, "a RESUME that was not seen");
   }
@@ -118,7 +118,9 @@ void Incidents::on_stop(VmTracks& vm, const QmpEvent& event, std::uint64_t now_n
     state.folded_stop_ns = time;
     return;
   }
-  open(vm.id, Topic::pause, Kind::pause, "STOP", time, now_ns).earliest_ns = since;
+  Incident& found = open(vm.id, Topic::pause, Kind::pause, "STOP", time, now_ns);
+  found.earliest_ns = since;
+  found.run_state = state_set_at(vm, time);
   if (by_error) open_pause_loop(vm, state, time, now_ns);
 }
 

@@ -40,6 +40,7 @@ class Incidents {
   void on_request(const VmTracks& vm, const IoRequest& request);
   void on_io_stats(const VmTracks& vm, const IoStats& stats);
   void on_thread_stall(const VmTracks& vm, const ThreadStall& fact);
+  void on_call(VmTracks& vm, const QemuCall& call, std::uint64_t now_ns);
   void on_collected(std::uint32_t vm, std::uint64_t began_ns, std::uint64_t now_ns, std::uint32_t overdue,
                     std::string_view unfinished);
 
@@ -101,6 +102,11 @@ class Incidents {
             std::uint64_t now_ns);
   void open_postcopy(std::uint32_t vm, std::string trigger, std::uint64_t begin_ns, std::uint64_t now_ns);
   void open_pause_loop(const VmTracks& vm, State& state, std::uint64_t stop_ns, std::uint64_t now_ns);
+
+  /// The run state that QEMU had set when it stopped; "" where that was not seen.
+  static std::string state_set_at(const VmTracks& vm, std::uint64_t stop_ns);
+  /// QEMU's event of a stop that its own function has told of already.
+  static bool is_same_stop(const Incident& pause, std::uint64_t stop_ns);
 
   void on_client_back(const VmTracks& vm, std::uint64_t time_ns);
   void set_stall(std::uint32_t vm, StallReason reason, std::string trigger, std::uint64_t begin_ns,

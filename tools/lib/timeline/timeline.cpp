@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "timeline/host_track.hpp"
+#include "timeline/qemu_track.hpp"
 #include "timeline/windows.hpp"
 #include "trace/tap_records.hpp"
 
@@ -142,6 +143,8 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
 
 void Timeline::add_of_tap(VmTracks& vm, const trace::RecordView& record) {
   if (record.type() == trace::QmpPeer::kType) incidents_.on_peer(vm, add_qmp_peer(vm, record));
+  if (record.type() == trace::QemuCall::kType)
+    incidents_.on_call(vm, add_qemu_call(vm, record), record.header.time_ns);
   if (record.type() == trace::QmpGap::kType) vm.unheard_bytes += record.as<trace::QmpGap>().bytes;
 }
 
@@ -198,6 +201,9 @@ void Timeline::forget() {
     vm.io_stats.forget_before(since, 0);
     vm.thread_stalls.forget_before(since, 0);
     vm.signals.forget_before(since, 0);
+    // The last run state that was set holds, however long ago that was.
+    vm.calls.forget_before(since, 64);
+    vm.block_calls.forget_before(since, 0);
   }
 }
 

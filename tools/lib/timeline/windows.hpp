@@ -72,6 +72,8 @@ constexpr std::uint64_t kGuestSlow = 50'000'000;
 constexpr std::size_t kMaxSlowNodes = 1024;
 
 constexpr const char* kEndedByStatus = "query-status said running";
+/// Trigger and end of a pause that no monitor told of: QEMU's function that sets the run state.
+constexpr const char* kRunStateSet = "runstate_set";
 
 inline bool is_exit_storm(const trace::KvmExitSummary& sum) {
   constexpr std::uint64_t kLongest = UINT64_MAX / 100;  // Of what is multiplied below.

@@ -288,6 +288,17 @@ FIELDS(QmpGap,                                                              //
        FIELD(link, 'u', "", "which conversation, from 32"),                 //
        FIELD(direction, 'u', "", "0 to QEMU, 1 from QEMU"))
 
+#define ARGUMENT(number, meaning)                                                                      \
+  FieldInfo {                                                                                          \
+    "argument" #number, static_cast<std::uint16_t>(offsetof(S, arguments) + 8 * (number)), 8, 'u', "", \
+        meaning                                                                                        \
+  }
+
+FIELDS(QemuCall,  //
+       ARGUMENT(0, "as the register had it"), ARGUMENT(1, "as the register had it"),
+       ARGUMENT(2, "as the register had it"), ARGUMENT(3, "as the register had it"),
+       FIELD(pid, 'u', "", "process id"), FIELD(tid, 'u', "", "thread id"))
+
 template <class S>
 constexpr RecordInfo info(std::string_view name, std::string_view text) {
   return {S::kType, name, sizeof(S), Fields<S>::kFields, text};
@@ -319,6 +330,7 @@ constexpr RecordInfo kSchema[] = {
     info<IoStats>("io_stats", "node, disk, path"),
     info<QmpPeer>("qmp_peer", "monitor, comm, command_line, user, container, parents"),
     info<QmpGap>("qmp_gap", ""),
+    info<QemuCall>("qemu_call", "function, value, strings, callers"),
     info<ThreadTime>("thread_time", "comm, culprits"),
     info<ThreadStall>("thread_stall",
                       "comm, system_call, wchan, descriptor, culprits, kernel_stack, user_stack"),

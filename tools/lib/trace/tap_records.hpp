@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #pragma once
-// Records of conversations that others hold on a VM's monitors, beside QmpMessage; the rules are those of
-// records.hpp. Types 80 to 87.
+// Records of conversations that others hold on a VM's monitors, beside QmpMessage, and of what goes on inside
+// of QEMU; the rules are those of records.hpp. Types 80 to 87.
 
 #include "trace/records.hpp"
 
@@ -39,5 +39,15 @@ struct QmpGap {
   std::uint32_t direction;  ///< 0: to QEMU, 1: from it.
 };
 static_assert(sizeof(QmpGap) == 16);
+
+/// One of QEMU's own functions was entered. Text: its name NUL what its arguments say NUL strings they point
+/// to NUL its callers, the nearest first; both one to a line.
+struct QemuCall {
+  static constexpr auto kType = static_cast<RecordType>(82);
+  std::uint64_t arguments[4];  ///< As the registers had them: of an int, only the lower half counts.
+  std::uint32_t pid;
+  std::uint32_t tid;
+};
+static_assert(sizeof(QemuCall) == 40);
 
 }  // namespace vmwhy::trace

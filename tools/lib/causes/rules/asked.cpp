@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "causes/actors.hpp"
+#include "causes/inside.hpp"
 #include "causes/rules/rules.hpp"
 #include "core/text.hpp"
 #include "timeline/json_read.hpp"
@@ -15,6 +16,8 @@ namespace vmwhy::causes {
 using timeline::text_of;
 
 namespace {
+
+constexpr const char* kUnheard = "it came by HMP: what is typed into a human monitor is not listened to";
 
 /// A `stop` that our own side sent just before the pause.
 const timeline::Command* own_stop(const Case& c) {
@@ -75,6 +78,9 @@ Opinion judge_operator_stop(const Case& c) {
   }
   if (c.is_storage_error())
     return against("operator-stop", "the I/O error came before the STOP, and stops the VM by itself");
+  const StopPath path = find_stop(c);
+  if (own == nullptr && !act && stopped_by_no_monitor(c, path))
+    return against("operator-stop", "QEMU's vm_stop was not called for a monitor's command");
   Finding finding;
   finding.summary = "a client of QEMU's monitor, or a debugger on its gdb server, stopped the VM";
   if (own != nullptr) {
@@ -86,11 +92,18 @@ Opinion judge_operator_stop(const Case& c) {
     finding.confidence = Confidence::proven;
     finding.summary = act.who() + " sent stop to QEMU's monitor";
     name_actor(act, finding);
+  } else if (path.command != nullptr || path.by_hmp) {
+    finding.confidence = Confidence::proven;
+    finding.summary = path.by_hmp ? "somebody stopped the VM by HMP, the human monitor"
+                                  : "a client of QEMU's monitor sent stop";
+    finding.details["by"] = path.by_hmp ? "hmp" : "qmp";
+    finding.not_proved.push_back({"who sent stop", path.by_hmp ? kUnheard : no_actor(c)});
   } else {
     finding.not_proved.push_back(
         {"who sent stop",
          no_actor(c, ". A gdb that attaches and a dump of the guest's memory look the same")});
   }
+  if (path) finding.evidence.push_back(call_evidence(*path.origin));
   std::string holders;
   for (const timeline::Monitor& monitor : c.vm.monitors) {
     if (!monitor.held || monitor.held_by_comm.empty()) continue;
@@ -145,16 +158,30 @@ void tell_saving(const Saving& saving, Finding& finding) {
 
 }  // namespace
 
+namespace {
+
+/// A dump of the guest's memory that ended with this pause, or while it lasts.
+const timeline::QmpEvent* dump_completed(const Case& c) {
+  // It is told at the resume, or just behind it, when that was seen.
+  const std::uint64_t last = c.until + (c.incident.end_ns ? timeline::kSecond / 20 : timeline::kSecond);
+  const timeline::QmpEvent* dump = c.vm.first_event("DUMP_COMPLETED", c.begin, last);
+  // Another stop in between: it belongs to that one.
+  if (dump == nullptr || c.vm.first_event("STOP", c.begin + 1, dump->time_ns) != nullptr) return nullptr;
+  return dump;
+}
+
+}  // namespace
+
 Opinion judge_snapshot_or_save(const Case& c) {
   if (!c.is_pause()) return nothing();
   const timeline::Job* job = snapshot_job(c);
-  const timeline::QmpEvent* dump = c.vm.first_event("DUMP_COMPLETED", c.begin, c.until + timeline::kSecond);
+  const timeline::QmpEvent* dump = dump_completed(c);
+  const StopPath path = find_stop(c);
+  const bool dumps = path && path.origin->called_by("qmp_dump_guest_memory");
   const Saving asked = find_saving(c);
   const bool saving = c.run_state == "save-vm";
   const bool restoring = c.run_state == "restore-vm";
-  if (!saving && !restoring && job == nullptr && dump == nullptr && !asked) {
-    return nothing();
-  }
+  if (!saving && !restoring && job == nullptr && dump == nullptr && !asked && !dumps) return nothing();
   Finding finding;
   finding.confidence = Confidence::likely;
   if (restoring) {
@@ -165,24 +192,55 @@ Opinion judge_snapshot_or_save(const Case& c) {
     finding.remedy.push_back(
         "if the load failed: load another snapshot, or reset the VM. cont after a failed load "
         "runs a VM whose state may be half loaded");
+  } else if (dumps || dump != nullptr) {
+    finding.confidence = dumps ? Confidence::proven : Confidence::likely;
+    finding.summary = "the guest's memory was dumped";
+    finding.details["phase"] = "dump";
+    if (dump != nullptr) finding.evidence.push_back(qmp_evidence(*dump));
   } else if (saving) {
     finding.confidence = Confidence::proven;
     finding.summary = "a snapshot is being saved";
     finding.details["phase"] = "save";
-  } else if (dump != nullptr) {
-    finding.summary = "the guest's memory was dumped";
-    finding.details["phase"] = "dump";
-    finding.evidence.push_back(qmp_evidence(*dump));
+    if (!path || path.origin->callers.empty())
+      finding.not_proved.push_back(
+          {"that it was no dump of the guest's memory", "it has the same run state"});
   }
+  if (path) finding.evidence.push_back(call_evidence(*path.origin));
   if (job != nullptr) add_job(c, *job, restoring, finding);
   if (asked) {
     tell_saving(asked, finding);
   } else {
-    finding.not_proved.push_back({"who asked for it", no_actor(c)});
+    finding.not_proved.push_back({"who asked for it", path.by_hmp ? kUnheard : no_actor(c)});
   }
   if (finding.remedy.empty()) finding.remedy.push_back("wait: the VM goes on by itself when it is done");
   return found(std::move(finding));
 }
+
+namespace {
+
+/// A debugger that attaches to QEMU's gdb server, or interrupts the guest, stops it as `stop` does.
+Opinion judge_gdb_interrupt(const Case& c) {
+  const StopPath path = find_stop(c);
+  const bool asked = own_stop(c) != nullptr || last_act(c.vm, {"stop"}, c.from, c.begin);
+  if (asked || c.is_storage_error() || !stopped_by_no_monitor(c, path)) return nothing();
+  const bool named = std::any_of(path.origin->callers.begin(), path.origin->callers.end(),
+                                 [](const std::string& caller) { return caller.starts_with("gdb_"); });
+  Finding finding;
+  finding.confidence = named ? Confidence::proven : Confidence::likely;
+  finding.summary = "a debugger on QEMU's gdb server attached, or interrupted the guest";
+  finding.details["debugger"] = "gdbstub";
+  finding.evidence.push_back(call_evidence(*path.origin));
+  if (!named)
+    finding.not_proved.push_back({"that it was the gdb server",
+                                  "no monitor's command led to vm_stop, which leaves it alone as far as is "
+                                  "known; this QEMU has no name for the function that called"});
+  finding.not_proved.push_back({"who is connected to the gdb server", "QEMU does not say"});
+  finding.remedy.push_back("continue in the debugger, or detach it; " + qmp_call(c, "cont") +
+                           " works too, under the debugger's feet");
+  return found(std::move(finding));
+}
+
+}  // namespace
 
 Opinion judge_debugger(const Case& c) {
   if (c.paused_in("debug")) {
@@ -194,8 +252,10 @@ Opinion judge_debugger(const Case& c) {
     finding.remedy.push_back("continue in the debugger, or detach it; " + qmp_call(c, "cont") +
                              " works too, under the debugger's feet");
     finding.not_proved.push_back({"who is connected to the gdb server", "QEMU does not say"});
+    if (const StopPath path = find_stop(c)) finding.evidence.push_back(call_evidence(*path.origin));
     return found(std::move(finding));
   }
+  if (c.paused_in("paused")) return judge_gdb_interrupt(c);
   if (!c.is_stall()) return nothing();
   for (const timeline::Process& process : c.vm.processes) {
     if (process.time_ns < c.begin || process.time_ns > c.until + timeline::kSecond) continue;

@@ -4,6 +4,7 @@
 
 #include <boost/json/serialize.hpp>
 
+#include "causes/inside.hpp"
 #include "causes/rules/rules.hpp"
 #include "core/text.hpp"
 #include "timeline/json_read.hpp"
@@ -15,6 +16,9 @@ using timeline::text_of;
 using timeline::Topic;
 
 namespace {
+
+/// QEMU is asked for a reset, and tells of it when it has done so.
+constexpr std::uint64_t kResetAhead = timeline::kSecond;
 
 /// The SHUTDOWN event of a pause in `shutdown`, or of the QEMU that ended.
 const timeline::QmpEvent* shutdown_event(const Case& c) {
@@ -178,6 +182,8 @@ Opinion judge_guest_reset_loop(const Case& c) {
       ++shown;
     }
   }
+  if (const timeline::QemuCall* call = guest_reset(c.vm, c.begin - std::min(c.begin, kResetAhead), c.until))
+    finding.evidence.push_back(call_evidence(*call));
   finding.not_proved.push_back({"what resets it",
                                 "a triple fault, port 0xcf9, the keyboard controller and a watchdog's "
                                 "reset look the same in QMP"});
@@ -194,14 +200,19 @@ Opinion judge_guest_triple_fault(const Case& c) {
   const std::vector<std::string> lines = lines_with(c.log_text(), "riple fault", 2);
   const timeline::QmpEvent* mce = c.vm.last_event("MEMORY_FAILURE", c.from, c.until);
   const bool by_mce = mce != nullptr && text_of(mce->data, "action", 16) == "reset";
-  if (lines.empty() && !by_mce) return nothing();
+  const timeline::QemuCall* call = guest_reset(c.vm, c.from, c.until);
+  const bool raised = call != nullptr &&
+                      (call->called_by("raise_exception_err") || call->called_by("raise_exception_err_ra"));
+  if (lines.empty() && !by_mce && !raised) return nothing();
   Finding finding;
-  finding.confidence = Confidence::likely;
+  finding.confidence = raised ? Confidence::proven : Confidence::likely;
+  if (call != nullptr) finding.evidence.push_back(call_evidence(*call));
   finding.summary = "the guest's CPU ran into a triple fault: it could not deliver an exception";
   for (const std::string& line : lines) finding.evidence.push_back(log_evidence(*c.log(), line));
   if (by_mce) finding.evidence.push_back(qmp_evidence(*mce));
   if (shutdown != nullptr) finding.evidence.push_back(qmp_evidence(*shutdown));
-  finding.not_proved.push_back({"that this reset was that fault", "the vCPU's exits were not watched"});
+  if (!raised)
+    finding.not_proved.push_back({"that this reset was that fault", "the vCPU's exits were not watched"});
   finding.remedy.push_back("the guest's kernel or firmware broke its own tables: look at its console");
   return found(std::move(finding));
 }

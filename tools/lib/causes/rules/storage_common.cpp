@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "causes/inside.hpp"
 #include "core/text.hpp"
 #include "timeline/windows.hpp"
 
@@ -52,6 +53,14 @@ Finding storage_finding(const Case& c, Confidence confidence) {
     if (request->io.length != UINT64_MAX) finding.details["length"] = request->io.length;
     if (s.request != nullptr) finding.details["errno"] = errno_name(s.error_number());
     finding.details["kernel_failures"] = s.kernel_failures;
+  }
+  if (s.in_qemu != nullptr) {
+    finding.evidence.push_back(call_evidence(*s.in_qemu));
+    if (s.qemu_errors > s.errors)
+      finding.evidence.back().text +=
+          fmt::format("; the first of {}, QMP told of {}", s.qemu_errors, s.errors);
+    if (s.known_error() != 0) finding.details["errno"] = errno_name(s.known_error());
+    finding.details["qemu_errors"] = s.qemu_errors;
   }
   if (s.block != nullptr) {
     finding.evidence.push_back(block_evidence(*s.block));

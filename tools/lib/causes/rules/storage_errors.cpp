@@ -86,17 +86,17 @@ Opinion judge_storage_io_error(const Case& c) {
   finding.summary = s.error == nullptr
                         ? "an I/O error stopped the VM; which request it was, and its error, was not seen"
                         : fmt::format("{} failed: {}", request_text(c), s.reason);
-  if (s.has_driver("blkdebug")) {
+  if (s.injected) {
     finding.summary += " (QEMU's own blkdebug driver is in the chain, and injects errors)";
     finding.details["driver"] = "blkdebug";
   }
   if (c.incident.topic == timeline::Topic::io_reported)
     finding.summary += "; the guest was told, and goes on";
-  if (s.error_number() == EFBIG)
+  if (s.known_error() == EFBIG)
     finding.summary += " (EFBIG: above QEMU's file-size limit, or the file system's largest file)";
   for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
   if (!s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
-  if (!below && s.request != nullptr && s.error_number() != EFBIG)
+  if (!below && s.request != nullptr && s.known_error() != EFBIG)
     finding.not_proved.push_back(
         {"which layer below the system call failed first",
          "neither the kernel log nor the block layer names a device under the node"});
@@ -113,7 +113,7 @@ Opinion judge_storage_io_error(const Case& c) {
         "mend what lies under the node; the guest saw the error: look at its file systems");
     return found(std::move(finding));
   }
-  if (s.error_number() == EFBIG) {
+  if (s.known_error() == EFBIG) {
     finding.remedy.push_back(fmt::format("raise the limit: prlimit --pid {} --fsize=unlimited, then: {}",
                                          c.vm.pid, qmp_call(c, "cont")));
     return found(std::move(finding));
@@ -126,7 +126,7 @@ Opinion judge_storage_io_error(const Case& c) {
 Opinion judge_storage_fs_corruption(const Case& c) {
   if (!c.is_storage_error()) return nothing();
   const StorageFacts& s = c.storage;
-  const bool seen = s.error_number() == EUCLEAN || s.error_number() == EROFS;
+  const bool seen = s.known_error() == EUCLEAN || s.known_error() == EROFS;
   const bool said = seen || any_of(s.reason, {"Structure needs cleaning", "Read-only file system"});
   const bool read_only = s.file != nullptr && (s.file->file.flags & trace::kNodeReadOnlyFs) != 0 &&
                          s.operation != "read" && !s.nospace && s.error != nullptr;
@@ -177,7 +177,7 @@ Opinion judge_storage_discard_failed(const Case& c) {
 Opinion judge_storage_permission(const Case& c) {
   if (!c.is_storage_error()) return nothing();
   const StorageFacts& s = c.storage;
-  const bool seen = s.error_number() == EACCES || s.error_number() == EPERM;
+  const bool seen = s.known_error() == EACCES || s.known_error() == EPERM;
   if (!seen && !any_of(s.reason, {"Permission denied", "Operation not permitted"})) return nothing();
   const timeline::KernelLine* denial = nullptr;
   const std::string pid = fmt::format("pid={}", c.vm.pid);

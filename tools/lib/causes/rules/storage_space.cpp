@@ -203,7 +203,7 @@ Opinion judge_storage_device_gone(const Case& c) {
 Opinion judge_storage_quota(const Case& c) {
   if (!c.is_storage_error()) return nothing();
   const StorageFacts& s = c.storage;
-  const bool seen = s.error_number() == EDQUOT;
+  const bool seen = s.known_error() == EDQUOT;
   const bool said = seen || contains(s.reason, "quota exceeded");
   if (!said && !space_unexplained(c)) return nothing();
   if (!said &&
