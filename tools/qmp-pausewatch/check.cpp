@@ -13,6 +13,7 @@
 #include "cli/cli.hpp"
 #include "core/text.hpp"
 #include "host/sensors.hpp"
+#include "qemu/calls.hpp"
 #include "qmp/client.hpp"
 #include "qmp/discovery.hpp"
 #include "storage/ledger.hpp"
@@ -56,6 +57,7 @@ std::vector<host::SensorReport> all_sensors(const Options& options) {
                                : storage::Ledger::open({.syscall_probes = options.syscall_probes}).sensor);
   out.push_back(options.no_bpf ? Listener::switched_off() : Listener::open().sensor);
   const bool listens = out.back().state == trace::SensorState::on;
+  out.push_back(options.no_bpf ? qemu::Calls::switched_off() : qemu::Calls::open().sensor);
   for (const std::string& socket : options.sockets) out.push_back(check_monitor(socket, options));
   for (const qmp::QemuProcess& process : qmp::find_qemus()) {
     const std::string name = process.name.empty() ? "pid " + std::to_string(process.pid) : process.name;

@@ -119,6 +119,7 @@ void Collector::look_at_host() {
   if (context_.kmsg) context_.kmsg->drain();
   if (context_.ledger) context_.ledger->drain();
   if (context_.listener) context_.listener->drain();
+  if (context_.calls) context_.calls->drain();
   if (vm_.process_.log_file.empty() || !context_.probe) return;
   step_begins();
   context_.probe->tail(

@@ -11,6 +11,7 @@
 #include "host/exit_status.hpp"
 #include "host/kmsg.hpp"
 #include "host/storage_probe.hpp"
+#include "qemu/calls.hpp"
 #include "record/recorder.hpp"
 #include "storage/ledger.hpp"
 #include "tools/qmp-pausewatch/listener.hpp"
@@ -32,6 +33,7 @@ struct Context {
   bool psi = false;
   std::unique_ptr<Listener> listener;  ///< Null: monitors of others are not heard; no_listener says why.
   std::string no_listener;
+  std::unique_ptr<qemu::Calls> calls;  ///< Null: QEMU's own functions are not followed.
 
   /// One line on stderr, unless --quiet.
   void say(const std::string& text) const;

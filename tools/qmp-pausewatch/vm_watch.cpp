@@ -122,6 +122,7 @@ void VmWatch::watch_process() {
     exit_ = std::move(*exit);
   }
   if (context_.ledger) context_.ledger->watch(process_.pid, id_);
+  follow_calls();
   listen();
   cgroup_ = host::CgroupWatch(process_.pid, context_.mounts);
   for (const qmp::QemuThread& thread : process_.threads)
@@ -129,6 +130,15 @@ void VmWatch::watch_process() {
   const std::uint64_t now = clock::now_ns();
   sample_process(now);
   context_.recorder.add(cgroup_.record(now, id_));
+}
+
+void VmWatch::follow_calls() {
+  if (!context_.calls) return;
+  const auto done = context_.calls->watch(process_.pid, id_);
+  if (done) return;
+  context_.recorder.add(
+      host::sensor_record(clock::now_ns(), {"qemu", trace::SensorState::failed, done.error().code.value(),
+                                            done.error().context, done.error().remedy}));
 }
 
 void VmWatch::listen() {
@@ -338,6 +348,8 @@ void VmWatch::on_exit(const trace::VmEnd& end, const std::string& how) {
   gone_ = true;
   if (context_.ledger) context_.ledger->drain();
   if (context_.ledger) context_.ledger->unwatch(process_.pid);
+  if (context_.calls) context_.calls->drain();
+  if (context_.calls) context_.calls->unwatch(process_.pid);
   if (listening_) context_.listener->unwatch(process_.pid);
   context_.recorder.add(trace::make_record(clock::now_ns(), id_, end, how));
   if (link_) link_->close();
@@ -455,6 +467,8 @@ void VmWatch::on_collected() {
 void VmWatch::finish(const std::string& reason) {
   if (context_.ledger) context_.ledger->drain();
   if (context_.ledger) context_.ledger->unwatch(process_.pid);
+  if (context_.calls) context_.calls->drain();
+  if (context_.calls) context_.calls->unwatch(process_.pid);
   if (listening_ && !gone_) context_.listener->unwatch(process_.pid);
   if (collector_) collector_->abandon();
   context_.recorder.add(watch_record(clock::now_ns(), id_, trace::WatchEvent::end, reason));

@@ -86,6 +86,7 @@ class VmWatch {
   /// Without a monitor of our own: listens to what others say, or tells why not.
   void settle_without_monitor(const std::string& why);
   void watch_process();
+  void follow_calls();
   void listen();
   void on_ready();
   void on_link_failed(const qmp::Failure& failure);

@@ -73,6 +73,9 @@ int Watcher::run() {
   Listener::Opened heard{nullptr, Listener::switched_off()};
   if (!options_.no_bpf) heard = Listener::open();
   sensors_.push_back(heard.sensor);
+  qemu::Calls::Opened calls{nullptr, qemu::Calls::switched_off()};
+  if (!options_.no_bpf) calls = qemu::Calls::open();
+  sensors_.push_back(std::move(calls.sensor));
   const auto found = qmp::find_qemus();
   if (nothing_to_watch(found) || !open_trace(found)) return cli::kEnvironment;
 
@@ -88,6 +91,7 @@ int Watcher::run() {
     if (auto connector = host::ProcessConnector::open(io_)) context_->connector = std::move(*connector);
   record_start();
   if (context_->ledger) context_->ledger->start(io_, *recorder_);
+  if (calls.calls && calls.calls->start(io_, *recorder_)) context_->calls = std::move(calls.calls);
   if (auto kmsg = host::Kmsg::open(io_, [this](const trace::OwnedRecord& record) { recorder_->add(record); }))
     context_->kmsg = std::move(*kmsg);
   reporter_.on_report = [this](const causes::Incident& incident) { on_report(incident); };
@@ -331,6 +335,7 @@ void Watcher::every_second() {
     if (const auto record = host::host_pressure(clock::now_ns())) recorder_->add(*record);
   if (context_->ledger) context_->ledger->look();
   if (context_->listener) context_->listener->every_second();
+  if (context_->calls) context_->calls->every_second();
   recorder_->flush();
   reporter_.look_back();
   for (const auto& [id, vm] : vms_) watched_any_ = watched_any_ || vm->heard();

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What QEMU's own functions tell beside QMP, or without it.
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "core/unique_fd.hpp"
+#include "tests/support/capability.hpp"
+#include "tests/support/mount.hpp"
+#include "tests/support/qemu.hpp"
+#include "watcher.hpp"
+
+namespace vmwhy::test {
+namespace {
+
+UniqueFd connect_to(const std::string& path) {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+  EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0) << path;
+  return fd;
+}
+
+/// A human monitor on a socket of its own, which no tap listens to.
+class HumanMonitor {
+ public:
+  explicit HumanMonitor(const TempDir& dir) : path_(dir / "hmp") {}
+  std::vector<std::string> arguments() const { return {"-monitor", "unix:" + path_ + ",server=on,wait=off"}; }
+  void type(const std::string& line) {
+    if (!fd_) fd_ = connect_to(path_);
+    const std::string text = line + "\n";
+    ASSERT_EQ(::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
+
+ private:
+  std::string path_;
+  UniqueFd fd_;
+};
+
+/// Waits until the breakpoints are set, as the trace tells.
+bool follows_calls(Watcher& watch) {
+  return wait_until([&] {
+    const Output cat = run_program({binary("vm-trace"), "cat", watch.trace()});
+    return cat.out.find("are followed\"") != std::string::npos &&
+           cat.out.find("functions of") != std::string::npos;
+  });
+}
+
+class QemuCalls : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    VMWHY_NEEDS(qemu);
+    VMWHY_NEEDS(uprobes);
+  }
+  TempDir dir_;
+};
+
+TEST_F(QemuCalls, StopTypedIntoAHumanMonitorIsProven) {
+  HumanMonitor hmp(dir_);
+  QemuProcess vm(dir_, {.boot = "idle.bin", .args = hmp.arguments()});
+  Watcher watch(dir_, {&vm});
+  ASSERT_TRUE(follows_calls(watch));
+  vm.cont();
+  hmp.type("stop");
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(is_verdict(incident, "operator-stop", "proven"));
+  EXPECT_EQ(text_of(incident.at("details").as_object(), "by"), "hmp");
+  EXPECT_TRUE(has_evidence(incident, "uprobe", "vm_stop(paused) ← handle_hmp_command"));
+  hmp.type("cont");
+  watch.ended("pause");
+  watch.finish();
+}
+
+TEST_F(QemuCalls, GdbThatAttachesIsToldFromAStop) {
+  const std::string gdb = dir_ / "gdb";
+  QemuProcess vm(dir_, {.boot = "busy.bin", .args = {"-gdb", "unix:" + gdb + ",server=on,wait=off"}});
+  Watcher watch(dir_, {&vm});
+  ASSERT_TRUE(follows_calls(watch));
+  vm.cont();
+  const UniqueFd debugger = connect_to(gdb);
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(is_verdict(incident, "debugger", "likely"));
+  EXPECT_TRUE(rules_out(incident, "operator-stop"));
+  watch.finish();
+}
+
+TEST_F(QemuCalls, SnapshotThatIsOverAtOnceIsNamed) {
+  const std::string image = dir_ / "d.qcow2";
+  ASSERT_EQ(run_program({"qemu-img", "create", "-q", "-f", "qcow2", image, "16M"}).status.code, 0);
+  HumanMonitor hmp(dir_);
+  auto args = disk(image, "qcow2");
+  for (const std::string& argument : hmp.arguments()) args.push_back(argument);
+  QemuProcess vm(dir_, {.boot = "idle.bin", .args = args});
+  Watcher watch(dir_, {&vm});
+  ASSERT_TRUE(follows_calls(watch));
+  vm.cont();
+  hmp.type("savevm first");
+  const auto incident = watch.ended("pause");
+  EXPECT_TRUE(is_verdict(incident, "snapshot-or-save", "proven"));
+  EXPECT_EQ(text_of(incident, "run_state"), "save-vm");
+  EXPECT_TRUE(has_evidence(incident, "uprobe", "vm_stop(save-vm) ← save_snapshot ← hmp_savevm"));
+  watch.finish();
+}
+
+TEST_F(QemuCalls, DumpOfTheMemoryIsToldFromASnapshot) {
+  HumanMonitor hmp(dir_);
+  QemuProcess vm(dir_, {.boot = "idle.bin", .args = hmp.arguments()});
+  Watcher watch(dir_, {&vm});
+  ASSERT_TRUE(follows_calls(watch));
+  vm.cont();
+  hmp.type("dump-guest-memory " + (dir_ / "core"));
+  const auto incident = watch.ended("pause");
+  EXPECT_TRUE(is_verdict(incident, "snapshot-or-save", "proven"));
+  EXPECT_EQ(text_of(incident.at("details").as_object(), "phase"), "dump");
+  watch.finish();
+}
+
+TEST_F(QemuCalls, PauseOfWhichNoMonitorHearsIsSeen) {
+  VMWHY_NEEDS(tap);
+  HumanMonitor hmp(dir_);
+  const std::string name = "unheard" + std::to_string(::getpid());
+  // A QEMU of its own: QemuProcess holds a monitor.
+  ChildProcess qemu({"qemu-system-x86_64", "-name", name, "-accel", "tcg", "-display", "none", "-nodefaults",
+                     "-m", "32", "-monitor", hmp.arguments()[1]});
+  ASSERT_TRUE(wait_until([&] { return std::filesystem::exists(dir_ / "hmp"); }));
+  Watcher watch(dir_, {"-p", std::to_string(qemu.pid())}, "watching " + name);
+  ASSERT_TRUE(follows_calls(watch));
+  hmp.type("stop");
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(is_verdict(incident, "operator-stop", "proven"));
+  EXPECT_EQ(text_of(incident, "run_state"), "paused");
+  hmp.type("cont");
+  EXPECT_EQ(text_of(watch.ended("pause"), "ended_by"), "runstate_set");
+  watch.finish();
+}
+
+TEST_F(QemuCalls, ErrnoThatQmpHidesIsInTheEvidence) {
+  VMWHY_NEEDS(mount);
+  const Mount small("tmpfs", dir_.path() / "small", "tmpfs", "size=4m");
+  QemuProcess vm(dir_, {.boot = "writer.bin", .args = disk(sparse_file(small / "d.raw", 64 << 20))});
+  Watcher watch(dir_, {&vm});
+  ASSERT_TRUE(follows_calls(watch));
+  vm.cont();
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(is_verdict(incident, "storage-full", "proven"));
+  EXPECT_TRUE(has_evidence(incident, "uprobe", "blk_error_action(stop, write, ENOSPC)"));
+  EXPECT_EQ(text_of(incident.at("details").as_object(), "errno"), "ENOSPC");
+  watch.finish();
+}
+
+TEST_F(QemuCalls, ErrorThatBlkdebugMakesUpIsNotTakenForTheHosts) {
+  const std::string image = dir_.sparse("d.raw", 64 << 20);
+  QemuProcess vm(dir_, {.boot = "writer.bin", .args = failing_disk(image, "write", EDQUOT)});
+  Watcher watch(dir_, {&vm});
+  ASSERT_TRUE(follows_calls(watch));
+  vm.cont();
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(has_evidence(incident, "uprobe", "blk_error_action(stop, write, EDQUOT)"));
+  EXPECT_NE(text_of(incident, "confidence"), "proven") << text_of(incident, "cause");
+  watch.finish();
+}
+
+TEST_F(QemuCalls, ExecutableThatWasReplacedIsFollowedAllTheSame) {
+  HumanMonitor hmp(dir_);
+  const std::string copy = dir_ / "qemu-system-x86_64";
+  const auto first_line = [](const char* command) {
+    const Output output = run_program({"sh", "-c", command});
+    return output.out.substr(0, output.out.find('\n'));
+  };
+  ASSERT_TRUE(std::filesystem::copy_file(first_line("command -v qemu-system-x86_64"), copy));
+  const std::string socket = dir_ / "qmp";
+  ChildProcess qemu(
+      {.args = {copy, "-name", "copied", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "32", "-L",
+                "/usr/share/qemu", "-L", "/usr/share/seabios", "-monitor", hmp.arguments()[1], "-qmp",
+                "unix:" + socket + ",server=on,wait=off"},
+       .environment = {{"QEMU_MODULE_DIR", first_line("dirname /usr/lib/*/qemu/accel-tcg-x86_64.so")}}});
+  // It greets when it is up.
+  QmpProbe probe(socket);
+  std::filesystem::remove(copy);
+  Watcher watch(dir_, {"-p", std::to_string(qemu.pid())}, "watching copied");
+  ASSERT_TRUE(follows_calls(watch));
+  hmp.type("stop");
+  EXPECT_TRUE(is_verdict(watch.incident("pause"), "operator-stop", "proven"));
+  watch.finish();
+}
+
+}  // namespace
+}  // namespace vmwhy::test

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "qemu/binary.hpp"
+
+#include <fmt/format.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "core/text.hpp"
+#include "sym/unwind.hpp"
+
+namespace vmwhy::qemu {
+namespace {
+
+using What = bpf::Uprobes::News::What;
+
+std::string name_of(const std::vector<std::string>& names, std::uint64_t argument) {
+  // An int: what stands in the upper half of the register means nothing.
+  const auto value = static_cast<std::uint32_t>(argument);
+  return value < names.size() ? names[value] : fmt::format("{}", static_cast<std::int32_t>(value));
+}
+
+std::string errno_name(std::uint64_t argument) {
+  const auto error = static_cast<std::int32_t>(argument);
+  const char* name = ::strerrorname_np(error);
+  return name != nullptr ? name : fmt::format("error {}", error);
+}
+
+}  // namespace
+
+Binary::Binary(boost::asio::io_context& io, std::unique_ptr<sym::Executable> executable, OnSensor on_sensor)
+    : executable_(std::move(executable)), news_(io), on_sensor_(std::move(on_sensor)) {
+  run_states_ = executable_->qapi_enum("RunState");
+  shutdown_causes_ = executable_->qapi_enum("ShutdownCause");
+  migration_statuses_ = executable_->qapi_enum("MigrationStatus");
+  error_actions_ = executable_->qapi_enum("BlockErrorAction");
+}
+
+Result<std::unique_ptr<Binary>> Binary::open(boost::asio::io_context& io, int program_fd,
+                                             const std::string& path, OnSensor on_sensor) {
+  auto executable = sym::Executable::open(path);
+  if (!executable) return executable.error();
+  std::unique_ptr<Binary> out(new Binary(io, std::move(*executable), std::move(on_sensor)));
+  std::vector<bpf::UprobePlace> places;
+  for (std::size_t i = 0; i < functions().size(); ++i) {
+    const Function& function = functions()[i];
+    const auto* symbol = out->executable_->find(function.name);
+    const auto offset = symbol != nullptr ? out->executable_->file_offset(symbol->address) : std::nullopt;
+    (offset ? out->found_ : out->missing_).emplace_back(function.name);
+    if (!offset) continue;
+    std::uint64_t cookie = i;
+    if (function.with_stack) cookie |= QEMU_CALLS_WITH_STACK;
+    if (function.sense == Sense::block_names) cookie |= QEMU_CALLS_WITH_STRINGS;
+    places.push_back({*offset, cookie});
+  }
+  if (places.empty())
+    return system_failure(ENOENT, out->path() + " names none of the functions that are looked for",
+                          "a QEMU built with modules, or its debug symbols");
+  auto uprobes = bpf::Uprobes::start(program_fd, path, places);
+  if (!uprobes) return Failure{uprobes.error().code, uprobes.error().context, uprobes.error().remedy};
+  out->uprobes_ = std::move(*uprobes);
+  out->news_.assign(::dup(out->uprobes_->fd()));
+  out->read_news();
+  return out;
+}
+
+std::string Binary::what_is_found() const {
+  std::string text = fmt::format("{} of {} functions of {} (build id {})", found_.size(), functions().size(),
+                                 path(), executable_->build_id().empty() ? "none" : executable_->build_id());
+  if (!missing_.empty()) text += fmt::format("; it has no {}", fmt::join(missing_, ", "));
+  if (run_states_.empty()) text += "; its run states are numbers";
+  return text;
+}
+
+void Binary::read_news() {
+  const auto wake = [this, alive = std::weak_ptr(alive_)](const boost::system::error_code& error) {
+    if (error || alive.expired()) return;
+    while (const auto news = uprobes_->read()) {
+      if (news->what == What::attached)
+        on_sensor_({"qemu", trace::SensorState::on, 0, what_is_found() + " are followed", ""});
+      else if (news->what == What::failed)
+        return on_sensor_(
+            {"qemu", trace::SensorState::failed, news->error,
+             fmt::format("functions of {} are not followed: {}", path(), ::strerror(news->error)), ""});
+      else
+        on_sensor_(
+            {"qemu", trace::SensorState::off, 0,
+             fmt::format("functions of {} are not followed yet: a thread of process {} is stuck in the "
+                         "kernel, and to attach would wait for it, and hold up every fork of the host",
+                         path(), news->value),
+             "they are as soon as it runs again"});
+      if (news->what == What::attached) return;
+    }
+    read_news();
+  };
+  news_.async_wait(boost::asio::posix::stream_descriptor::wait_read, wake);
+}
+
+std::string Binary::value_of(const qemu_calls_event& event, Sense sense) const {
+  const auto& argument = event.arguments;
+  switch (sense) {
+    case Sense::run_state:
+      return name_of(run_states_, argument[0]);
+    case Sense::shutdown_cause:
+      return name_of(shutdown_causes_, argument[0]);
+    case Sense::migration_status:
+      return name_of(migration_statuses_, argument[1]) + " → " + name_of(migration_statuses_, argument[2]);
+    case Sense::block_error:
+      return name_of(error_actions_, argument[1]) + ((argument[2] & 1) != 0 ? ", read, " : ", write, ") +
+             errno_name(argument[3]);
+    case Sense::none:
+    case Sense::block_names:
+      break;
+  }
+  return {};
+}
+
+std::string Binary::callers_of(const qemu_calls_event& event, const std::byte* stack) const {
+#if defined(__x86_64__)
+  constexpr std::size_t kPc = 16, kSp = 7;
+#else
+  constexpr std::size_t kPc = 32, kSp = 31;
+#endif
+  // The breakpoint is at the function's first instruction: that tells where the executable lies.
+  const auto* function = executable_->find(functions()[event.function].name);
+  if (function == nullptr || event.stack_bytes == 0) return {};
+  sym::Snapshot snapshot;
+  snapshot.pc = event.registers[kPc];
+  snapshot.sp = event.registers[kSp];
+  std::array<std::uint64_t, kPc> registers;
+  std::copy_n(event.registers, kPc, registers.begin());
+  snapshot.registers = registers;
+  snapshot.stack = {stack, event.stack_bytes};
+  std::string out;
+  const auto frames = sym::unwind(*executable_, snapshot.pc - function->address, snapshot);
+  for (std::size_t i = 1; i < frames.size(); ++i) {
+    if (!out.empty()) out += '\n';
+    // Where it goes on stands behind the call: which may be another function's first instruction.
+    const auto* caller = executable_->at(frames[i] - 1);
+    out += caller != nullptr ? fmt::format("{}+{:#x}", caller->name, frames[i] - caller->address)
+                             : executable_->name(frames[i]);
+  }
+  return out;
+}
+
+bool Binary::describe(const qemu_calls_event& event, const std::byte* stack, Call& out) const {
+  if (event.function >= functions().size()) return false;
+  const Function& function = functions()[event.function];
+  out.function = function.name;
+  out.value = value_of(event, function.sense);
+  out.callers = callers_of(event, stack);
+  for (const auto& text : event.strings) {
+    const std::string_view whole(text, ::strnlen(text, sizeof(text)));
+    // A number that happens to be an address is no name.
+    if (whole.empty() || whole != printable(whole)) continue;
+    if (!out.strings.empty()) out.strings += '\n';
+    out.strings += whole;
+  }
+  return true;
+}
+
+}  // namespace vmwhy::qemu
