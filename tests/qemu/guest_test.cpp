@@ -42,13 +42,17 @@ TEST_P(GuestDid, IsNamedWithTheEventThatCarriesIt) {
   const bool pauses = std::string_view(drill.kind) == "pause";
   ASSERT_TRUE(!pauses || vm.wait_run_state(drill.run_state));
   const auto incident = watch.incident(drill.kind);
-  EXPECT_TRUE(is_verdict(incident, drill.cause, drill.confidence));
+  // Where QEMU's functions are followed in time, they tell what asked for the reset.
+  const bool seen = std::string_view(drill.guest) == "triple_fault.bin" &&
+                    has_evidence(incident, "uprobe", "← raise_exception_err");
+  EXPECT_TRUE(seen ? is_verdict(incident, "guest-triple-fault", "proven")
+                   : is_verdict(incident, drill.cause, drill.confidence));
   EXPECT_TRUE(has_evidence(incident, "qmp", drill.event));
   EXPECT_TRUE(!pauses || text_of(incident, "run_state") == drill.run_state);
   watch.finish();
 }
 
-// A triple fault, port 0xcf9 and the keyboard controller look the same to QMP: what it asked for is not told.
+// A triple fault, port 0xcf9 and the keyboard controller look the same to QMP.
 INSTANTIATE_TEST_SUITE_P(
     All, GuestDid,
     testing::Values(

@@ -164,24 +164,35 @@ Opinion judge_guest_suspended(const Case& c) {
   return found(std::move(finding));
 }
 
+namespace {
+
+std::string count_resets(const Case& c) {
+  const auto span = static_cast<std::int64_t>(c.incident.last_ns - c.incident.begin_ns);
+  return fmt::format("{} times within {}", c.incident.count, human_duration(span));
+}
+
+void add_resets(const Case& c, Finding& finding) {
+  finding.details["resets"] = c.incident.count;
+  finding.details["window_ns"] = c.incident.last_ns - c.incident.begin_ns;
+  const timeline::Bounded<timeline::QmpEvent>* resets = c.vm.events_named("RESET");
+  if (resets == nullptr) return;
+  std::size_t shown = 0;
+  for (const timeline::QmpEvent& reset : *resets) {
+    if (reset.time_ns < c.begin || reset.time_ns > c.until || shown >= 6) continue;
+    if (shown == 0) finding.details["reason"] = text_of(reset.data, "reason", 32);
+    finding.evidence.push_back(qmp_evidence(reset));
+    ++shown;
+  }
+}
+
+}  // namespace
+
 Opinion judge_guest_reset_loop(const Case& c) {
   if (c.incident.topic != Topic::reset_loop) return nothing();
   Finding finding;
   finding.confidence = Confidence::proven;
-  const auto span = static_cast<std::int64_t>(c.incident.last_ns - c.incident.begin_ns);
-  finding.summary = fmt::format("the guest was reset {} times within {}, by itself each time",
-                                c.incident.count, human_duration(span));
-  finding.details["resets"] = c.incident.count;
-  finding.details["window_ns"] = c.incident.last_ns - c.incident.begin_ns;
-  if (const timeline::Bounded<timeline::QmpEvent>* resets = c.vm.events_named("RESET")) {
-    std::size_t shown = 0;
-    for (const timeline::QmpEvent& reset : *resets) {
-      if (reset.time_ns < c.begin || reset.time_ns > c.until || shown >= 6) continue;
-      if (shown == 0) finding.details["reason"] = text_of(reset.data, "reason", 32);
-      finding.evidence.push_back(qmp_evidence(reset));
-      ++shown;
-    }
-  }
+  finding.summary = fmt::format("the guest was reset {}, by itself each time", count_resets(c));
+  add_resets(c, finding);
   if (const timeline::QemuCall* call = guest_reset(c.vm, c.begin - std::min(c.begin, kResetAhead), c.until))
     finding.evidence.push_back(call_evidence(*call));
   finding.not_proved.push_back({"what resets it",
@@ -208,6 +219,10 @@ Opinion judge_guest_triple_fault(const Case& c) {
   finding.confidence = raised ? Confidence::proven : Confidence::likely;
   if (call != nullptr) finding.evidence.push_back(call_evidence(*call));
   finding.summary = "the guest's CPU ran into a triple fault: it could not deliver an exception";
+  if (loop) {
+    finding.summary += fmt::format("; it was reset {}", count_resets(c));
+    add_resets(c, finding);
+  }
   for (const std::string& line : lines) finding.evidence.push_back(log_evidence(*c.log(), line));
   if (by_mce) finding.evidence.push_back(qmp_evidence(*mce));
   if (shutdown != nullptr) finding.evidence.push_back(qmp_evidence(*shutdown));
