@@ -4,7 +4,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <charconv>
 #include <fstream>
 #include <sstream>
@@ -203,8 +202,7 @@ std::optional<Failure> Environment::obstacle(bool needs_kvm) const {
     for (const Check& check : checks)
       if (check.name == name && check.finding == Finding::missing &&
           (needs_kvm || name != std::string_view("kvm")))
-        return system_failure(name == std::string_view("capabilities") ? EPERM : ENOTSUP, check.detail,
-                              check.remedy);
+        return Failure{{}, check.detail, check.remedy};
   return {};
 }
 

@@ -136,7 +136,9 @@ void KvmExits::Impl::choose(const Environment& environment) {
       probe.program =
           bpf_object__find_program_by_name(skeleton->obj, (prefix + probe.status.name + suffix).c_str());
       if (classic && !environment.classic_reason_offset) {
-        probe.status.error = "neither BTF nor tracefs shows where the exit reason stands";
+        probe.status.error =
+            "neither BTF nor tracefs shows where the exit reason stands (mount -t tracefs tracefs "
+            "/sys/kernel/tracing)";
         probe.program = nullptr;
       }
       if (probe.program) bpf_program__set_autoload(probe.program, true);
@@ -210,6 +212,9 @@ Result<std::unique_ptr<KvmExits>> KvmExits::load(const Environment& environment,
                                                  const KvmExitsOptions& options) {
   if (const auto obstacle = environment.obstacle(); obstacle && options.custom_btf.empty()) return *obstacle;
   libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
+  if (options.form == Form::btf && !environment.exit_arguments)
+    return Failure{
+        {}, "the kernel shows no BTF of its kvm modules", "let the form be chosen: without --probe"};
   auto impl = std::make_unique<Impl>();
   impl->options = options;
   auto done = impl->open_and_load(environment);

@@ -198,6 +198,20 @@ TEST(Pausewatch, ReportsAMonitorThatDoesNotAnswer) {
   EXPECT_EQ(child.wait()->code, 0);
 }
 
+TEST(Pausewatch, AsksAgainHowMuchAMigrationThrottles) {
+  const TempDir dir;
+  FakeVm vm(dir / "q", "web1");
+  ChildProcess child(pausewatch({"--no-output", "--json", "--once", "-s", vm.address()}));
+  ASSERT_TRUE(child.wait_error_line("watching"));
+  vm.migrate();
+  const auto line = child.wait_line("\"cause\":\"migration-throttle\"");
+  ASSERT_TRUE(line) << child.err();
+  const auto incident = only_incident(parse_line(*line));
+  EXPECT_EQ(incident.at("confidence").as_string(), "proven");
+  EXPECT_EQ(incident.at("details").as_object().at("throttle_percentage").as_int64(), 60);
+  EXPECT_EQ(child.wait()->code, 0);
+}
+
 TEST(Pausewatch, EndsWhenTheOnlyMonitorHasGone) {
   const TempDir dir;
   FakeVm vm(dir / "q", "web1");

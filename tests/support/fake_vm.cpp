@@ -2,6 +2,7 @@
 #include "fake_vm.hpp"
 
 #include <boost/json/array.hpp>
+#include <utility>
 
 namespace vmwhy::test {
 
@@ -37,6 +38,10 @@ bool FakeVm::answer(Peer& peer, const std::string& line) {
   if (command == "query-status") {
     if (vanish_) return false;
     if (stalled_) return true;
+    if (migrates_.exchange(false)) {
+      throttle_ = 20;
+      peer.event("MIGRATION", {{"status", "active"}});
+    }
     if (!next_.empty() && next_ != state_) {
       state_ = next_;
       peer.event(state_ == "running" ? "RESUME" : "STOP");
@@ -47,6 +52,9 @@ bool FakeVm::answer(Peer& peer, const std::string& line) {
   if (command == "query-name") return peer.reply(line, json::object{{"name", name_}});
   if (command == "query-uuid")
     return peer.reply(line, json::object{{"UUID", "00000000-0000-0000-0000-000000000000"}});
+  if (command == "query-migrate" && throttle_ != 0)
+    return peer.reply(
+        line, json::object{{"status", "active"}, {"cpu-throttle-percentage", std::exchange(throttle_, 60)}});
   if (command == "query-migrate") return peer.reply(line, json::object{});
   if (command.starts_with("query-")) return peer.reply(line, json::array{});
   return peer.reply_error(line, "CommandNotFound", "The command " + command + " has not been found");

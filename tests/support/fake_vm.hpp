@@ -20,6 +20,8 @@ class FakeVm {
   void pause(const std::string& state);
   /// At the next query-status: RESUME, running.
   void resume();
+  /// At the next query-status: MIGRATION active. The throttle is 20 % when it is asked first, and then 60 %.
+  void migrate() { migrates_ = true; }
   /// At the next query-status: hangs up, and greets nobody again.
   void vanish() { vanish_ = true; }
   /// query-status is not answered any more; everything else is.
@@ -40,6 +42,8 @@ class FakeVm {
   std::string next_;
   std::atomic<bool> vanish_ = false;
   std::atomic<bool> stalled_ = false;
+  std::atomic<bool> migrates_ = false;
+  int throttle_ = 0;  ///< Percent; 0: no migration is under way.
   FakeQmpServer server_;
 };
 

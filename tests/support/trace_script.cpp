@@ -333,12 +333,23 @@ OwnedRecord end(const Line& line) {
 
 OwnedRecord clock_line(const Line& line) {
   trace::ClockSnapshot c{};
-  c.boottime_ns = c.monotonic_ns = at(line.time);
+  c.boottime_ns = at(line.time);
+  c.monotonic_ns = c.boottime_ns - span(line.number("suspended"));
   c.realtime_ns = wall_us(line.time + line.number("realtime")) * 1000;
   c.width_ns = 100;
   c.reason =
       static_cast<std::uint32_t>(line.has("realtime") ? trace::ClockReason::step : trace::ClockReason::tick);
   return trace::make_record(at(line.time), 0, c);
+}
+
+OwnedRecord throttle(const Line& line) {
+  trace::CpuThrottle t{};
+  t.window_ns = span(line.number("window", 1));
+  t.core_events = static_cast<std::uint64_t>(line.number("core"));
+  t.package_events = static_cast<std::uint64_t>(line.number("package"));
+  t.core_ms = t.package_ms = static_cast<std::uint64_t>(line.number("ms"));
+  t.cpu = static_cast<std::uint32_t>(line.number("cpu"));
+  return trace::make_record(at(line.time), 0, t);
 }
 
 OwnedRecord sensor(const Line& line) {
@@ -433,6 +444,8 @@ bool make(const Line& line, OwnedRecord& out) {
     out = end(line);
   else if (type == "clock")
     out = clock_line(line);
+  else if (type == "throttle")
+    out = throttle(line);
   else if (type == "sensor")
     out = sensor(line);
   else if (type == "cgroup")

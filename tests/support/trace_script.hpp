@@ -29,10 +29,11 @@
 //   kmsg -- line             log path= -- text          sensor NAME STATE detail= remedy=
 //   seen {discovery}         pid=                       end HOW STATUS core=yes -- how it was learned
 //   collected                began=SECONDS overdue=N -- unfinished
-//   clock                    realtime=SECONDS (offset against the trace's begin)
-//   kvm-failure internal-error|fail-entry  detail= last= vcpu= -- text
-//   kvm-exits kvm|userspace|pio|mmio  code= count= total=SECONDS qemu=SECONDS window=SECONDS vcpu= halt=yes
-//   stall main|vcpu|iothread|other  length=SECONDS state=NAME also=NAME:SECONDS (of the rest) tid= vcpu= cpu=
+//   clock                    realtime=SECONDS (offset against the trace's begin)  suspended=SECONDS (in all
+//   so far) throttle                 cpu=N core=EVENTS package=EVENTS ms= window=SECONDS kvm-failure
+//   internal-error|fail-entry  detail= last= vcpu= -- text kvm-exits kvm|userspace|pio|mmio  code= count=
+//   total=SECONDS qemu=SECONDS window=SECONDS vcpu= halt=yes stall main|vcpu|iothread|other  length=SECONDS
+//   state=NAME also=NAME:SECONDS (of the rest) tid= vcpu= cpu=
 //                            ongoing=yes call= path= wchan= culprit=COMM:PID:SECONDS,… -- stack, by spaces
 //   signal NUMBER|victim     sender=COMM:PID uid= code=
 //   -- reason loss COUNT source=       watch begin|end

@@ -159,6 +159,26 @@ TEST(Clock, AnyValuesInSnapshotsAreSurvived) {
   }
 }
 
+TEST(Clock, TellsForHowLongTheHostSlept) {
+  const trace::ClockSnapshot before = at(10 * kSecond);
+  EXPECT_EQ(suspended_between(before, at(20 * kSecond, 0, 4 * kSecond)), 4 * kSecond);
+  EXPECT_EQ(suspended_between(before, at(20 * kSecond, 3 * std::int64_t{kSecond})), 0u) << "REALTIME was set";
+  EXPECT_EQ(suspended_between(before, at(20 * kSecond, 0, 900'000)), 0u)
+      << "less than the readings are sure of";
+  EXPECT_EQ(suspended_between(at(20 * kSecond, 0, 4 * kSecond), before), 0u);
+  EXPECT_EQ(suspended_between({UINT64_MAX, 0, 0, UINT32_MAX, 0}, {0, UINT64_MAX, 0, UINT32_MAX, 0}), 0u);
+}
+
+TEST(Clock, SaysOfASpanOnlyWhatTheHostSleptAtLeast) {
+  const Sleep sleep{10 * kSecond, 21 * kSecond,
+                    10 * kSecond};  // One second of it was awake; nobody knows which.
+  EXPECT_EQ(sleep.least_within(5 * kSecond, 30 * kSecond), 10 * kSecond);
+  EXPECT_EQ(sleep.least_within(12 * kSecond, 20 * kSecond), 7 * kSecond);
+  EXPECT_EQ(sleep.least_within(12 * kSecond, 13 * kSecond), 0u);
+  EXPECT_EQ(sleep.least_within(30 * kSecond, 40 * kSecond), 0u);
+  EXPECT_EQ((Sleep{5, 5, 100}).least_within(0, UINT64_MAX), 0u);
+}
+
 TEST(Clock, TellsAStepFromASlew) {
   EXPECT_FALSE(realtime_stepped(at(kSecond), at(2 * kSecond, 900'000)));
   EXPECT_TRUE(realtime_stepped(at(kSecond), at(2 * kSecond, 1'100'000)));

@@ -9,10 +9,12 @@
 #include "host/cgroup.hpp"
 #include "host/pressure.hpp"
 #include "host/process.hpp"
+#include "host/thermal.hpp"
 #include "host/threads.hpp"
 #include "tests/support/child_process.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "tests/support/wait.hpp"
+#include "trace/thread_records.hpp"
 
 namespace vmwhy::host {
 namespace {
@@ -20,6 +22,38 @@ namespace {
 std::string put(const test::TempDir& dir, const std::string& name, std::string_view content) {
   std::filesystem::create_directories((dir.path() / name).parent_path());
   return dir.write(name, content);
+}
+
+TEST(HostThermal, TellsOfCpusWhoseCountersGrew) {
+  const test::TempDir dir;
+  const auto counters = [&](const std::string& cpu, const std::string& core, const std::string& ms) {
+    const std::string folder = cpu + "/thermal_throttle/";
+    put(dir, folder + "core_throttle_count", core + "\n");
+    put(dir, folder + "package_throttle_count", "7\n");
+    put(dir, folder + "core_throttle_total_time_ms", ms + "\n");
+  };
+  counters("cpu0", "3", "10");
+  counters("cpu11", "3", "10");
+  put(dir, "cpu2/online", "1\n");
+  put(dir, "cpufreq/thermal_throttle/core_throttle_count", "1\n");
+  ThermalWatch watch(dir.path().string());
+  EXPECT_TRUE(watch.available());
+  EXPECT_TRUE(watch.look(1).empty());
+  counters("cpu11", "8", "260");
+  const auto records = watch.look(2'000'000'001);
+  ASSERT_EQ(records.size(), 1u);
+  const auto record = records.front().view().as<trace::CpuThrottle>();
+  EXPECT_EQ(record.cpu, 11u);
+  EXPECT_EQ(record.core_events, 5u);
+  EXPECT_EQ(record.core_ms, 250u);
+  EXPECT_EQ(record.package_events, 0u);
+  EXPECT_EQ(record.window_ns, 2'000'000'000u);
+  // Offline and back: what it had counted before is nothing new.
+  std::filesystem::rename(dir.path() / "cpu11", dir.path() / "gone");
+  EXPECT_TRUE(watch.look(3'000'000'000).empty());
+  std::filesystem::rename(dir.path() / "gone", dir.path() / "cpu11");
+  EXPECT_TRUE(watch.look(4'000'000'000).empty());
+  EXPECT_FALSE(ThermalWatch((dir.path() / "nothing").string()).available());
 }
 
 TEST(HostStat, ReadsCommWithSpacesAndParentheses) {

@@ -42,6 +42,18 @@ TEST(StallSentence, NamesWhoRanInstead) {
   EXPECT_EQ(sentence(stall), "vCPU 1 was ready for 312 ms while CPU 0 was idle");
 }
 
+TEST(StallSentence, LeavesOutWhatTheHostSlept) {
+  Stall stall = made(State::waiting, 300 * kMs);
+  stall.record.length_ns = 5300 * kMs;
+  stall.times[static_cast<std::size_t>(State::frozen)] = 5000 * kMs;
+  stall.record.suspended_ns = 4990 * kMs;
+  EXPECT_EQ(sentence(stall), "vCPU 1 was ready for 300 ms of 5.3 s; for 5 s the host slept");
+  // Before Linux 6.1 it stands in D meanwhile.
+  stall.times[static_cast<std::size_t>(State::disk)] = 4990 * kMs;
+  stall.times[static_cast<std::size_t>(State::frozen)] = 0;
+  EXPECT_THAT(sentence(stall), HasSubstr("was ready for 300 ms"));
+}
+
 TEST(StallSentence, NamesSystemCallFileAndFunction) {
   Stall stall = made(State::disk, 2000 * kMs);
   stall.call = "pread64";

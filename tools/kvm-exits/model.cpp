@@ -162,10 +162,10 @@ std::vector<std::string> silence_notes(const std::vector<bpf::ProbeStatus>& prob
       exit_attached = probe.attached;
       exit_hits = probe.hits;
     }
-    if (!probe.attached) notes.push_back(fmt::format("{} is not watched: {}", probe.name, probe.error));
-    if (probe.form == "classic")
-      notes.push_back(
-          "kvm_exit is watched by its classic tracepoint (no BTF of the kvm modules): each exit costs more");
+    if (!probe.attached)
+      notes.push_back(fmt::format("{} is not watched: {}", probe.name, probe.error));
+    else if (probe.form == "classic")
+      notes.emplace_back("kvm_exit is watched by its classic tracepoint: each exit costs more");
   }
   if (all == 0)
     notes.push_back("nothing fired: no vCPU of these VMs left its guest, or they do not run under KVM");

@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <optional>
 
 #include "core/text.hpp"
@@ -88,7 +87,7 @@ Result<Targets> find_targets(const Options& options) {
       return process.name == name || (!process.uuid.empty() && process.uuid == name);
     });
     if (found == processes.end())
-      return system_failure(ESRCH, "no VM '" + printable(name) + "' here", list_names(processes));
+      return Failure{{}, "no VM '" + printable(name) + "' here", list_names(processes)};
     targets.pids.push_back(found->pid);
     add(targets, *found);
   }

@@ -34,7 +34,7 @@ namespace asio = boost::asio;
 constexpr std::size_t kSpareThreads = 512, kMostThreads = 65534;
 // How often rows are looked at for stalls that have not ended.
 constexpr std::chrono::milliseconds kLook{20};
-constexpr std::size_t kMaxSignals = 1000;
+constexpr std::size_t kMaxSignals = 1000, kMaxSleeps = 1000;
 /// The inode of the first PID namespace, on every Linux.
 constexpr ino_t kInitialPidNamespace = 0xeffffffc;
 
@@ -66,6 +66,7 @@ class Session {
   void on_signal(const stalls_signal& raw);
   void on_exit(const stalls_signal& raw);
   void take(Seen seen);
+  void notice_sleep();
   void tell(const std::string& line);
   void on_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns, const std::string& how);
   std::string vm_name(std::uint32_t pid) const;
@@ -93,6 +94,8 @@ class Session {
   std::vector<stalls::Stall> worst_;  ///< The longest first, at most `top`.
   std::uint64_t all_stalls_ = 0;
   std::vector<Signal> sent_;
+  trace::ClockSnapshot clocks_{};  ///< As they were looked at last.
+  std::vector<clock::Sleep> sleeps_;
   std::vector<std::string> notes_;
   std::uint64_t told_ = 0, untold_ = 0;  ///< Lines in this second.
   std::uint64_t began_ns_ = 0, last_ns_ = 0;
@@ -131,7 +134,8 @@ int Session::prepare() {
     if (!trace) return fail(to_string(trace.error()), cli::kEnvironment);
     trace_ = std::move(*trace);
   }
-  began_ns_ = last_ns_ = clock::now_ns();
+  clocks_ = clock::take_snapshot(trace::ClockReason::start);
+  began_ns_ = last_ns_ = clocks_.boottime_ns;
   if (auto attached = probes_->attach(); !attached)
     return fail(to_string(attached.error()), cli::kEnvironment);
   if (trace_) trace_->begin(probes_->probes());
@@ -191,6 +195,15 @@ void Session::on_stall(const stalls_stall& raw) {
 
 void Session::take(Seen seen) {
   stalls::Stall& stall = seen.stall;
+  notice_sleep();
+  for (const clock::Sleep& sleep : sleeps_)
+    stall.record.suspended_ns += sleep.least_within(stall.begin_ns(), stall.end_ns);
+  // All threads stood while the host slept: what it told was that, and no thread's stall.
+  const auto role = static_cast<trace::ThreadRole>(stall.record.role);
+  if (stall.record.suspended_ns != 0 &&
+      stall.record.length_ns - std::min(stall.record.length_ns, stall.record.suspended_ns) <
+          tracker_->threshold(role))
+    return;
   enricher_.enrich(stall, seen.block);
   if (probes_->tells_guest()) stall.record.flags |= trace::kStallGuestTold;
   stall.record.isa = isa_;
@@ -210,6 +223,21 @@ void Session::take(Seen seen) {
       [](const stalls::Stall& a, const stalls::Stall& b) { return a.record.length_ns > b.record.length_ns; });
   worst_.insert(place, std::move(stall));
   if (worst_.size() > options_.top) worst_.pop_back();
+}
+
+void Session::notice_sleep() {
+  const trace::ClockSnapshot now = clock::take_snapshot(trace::ClockReason::tick);
+  const std::uint64_t slept = clock::suspended_between(clocks_, now);
+  const trace::ClockSnapshot before = std::exchange(clocks_, now);
+  if (slept == 0) return;
+  if (sleeps_.size() < kMaxSleeps) sleeps_.push_back({before.boottime_ns, now.boottime_ns, slept});
+  if (trace_) {
+    trace_->add(before);
+    trace_->add(now);
+  }
+  if (live())
+    tell(fmt::format("{} the host slept for {}, and every VM with it", since_begin(now.boottime_ns),
+                     human_duration(static_cast<std::int64_t>(slept))));
 }
 
 void Session::tell(const std::string& line) {
@@ -320,6 +348,7 @@ void Session::arm_look() {
   look_.expires_after(kLook);
   look_.async_wait([this](boost::system::error_code error) {
     if (error) return;
+    notice_sleep();
     for (Seen& seen : tracker_->ongoing(clock::now_ns())) take(std::move(seen));
     if (reactions_.exit_wanted()) return stop();
     arm_look();
@@ -368,6 +397,7 @@ int Session::finish() {
   total.signals = std::move(sent_);
   total.probes = probes_->probes();
   total.losses = probes_->losses();
+  total.sleeps = std::move(sleeps_);
   total.notes = std::move(notes_);
   for (std::string& note : tracker_->take_notes()) total.notes.push_back(std::move(note));
   if (!enricher_.obstacle().empty()) total.notes.push_back(enricher_.obstacle());

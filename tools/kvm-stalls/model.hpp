@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bpf/load/stalls.hpp"
+#include "clock/clock.hpp"
 #include "stalls/times.hpp"
 
 namespace vmwhy::kvm_stalls {
@@ -44,6 +45,7 @@ struct Report {
   std::vector<stalls::Stall> stalls;  ///< The worst, the longest first.
   std::uint64_t all_stalls = 0;       ///< How many there were.
   std::vector<Signal> signals;
+  std::vector<clock::Sleep> sleeps;            ///< Of the host.
   std::map<std::uint32_t, std::string> names;  ///< Of VMs, by process id.
   std::vector<bpf::StallsProbe> probes;
   bpf::StallsLosses losses;

@@ -257,6 +257,11 @@ void print_end(std::ostream& out, const Report& report, std::uint64_t began_ns, 
         "{} {}\n",
         relative_time(static_cast<std::int64_t>(signal.time_ns - std::min(signal.time_ns, began_ns))),
         describe(signal));
+  for (const clock::Sleep& sleep : report.sleeps)
+    out << fmt::format(
+        "{} the host slept for {}: that is no stall, and in the table it is FROZEN\n",
+        relative_time(static_cast<std::int64_t>(sleep.after_ns - std::min(sleep.after_ns, began_ns))),
+        human(sleep.length_ns));
   if (const std::string lost = losses_text(report.losses); !lost.empty()) out << "lost: " << lost << "\n";
   for (const std::string& note : report.notes) out << "note: " << note << "\n";
 }
@@ -274,7 +279,7 @@ std::string losses_text(const bpf::StallsLosses& losses) {
 }
 
 boost::json::object to_json(const Report& report) {
-  boost::json::array threads, stalls_array, signals, probes;
+  boost::json::array threads, stalls_array, signals, probes, sleeps;
   for (const Share& share : report.threads)
     threads.push_back(boost::json::object{{"pid", share.thread.pid},
                                           {"tid", share.thread.tid},
@@ -296,18 +301,16 @@ boost::json::object to_json(const Report& report) {
                                           {"sender_uid", signal.record.sender_uid},
                                           {"oom_victim", signal.record.what == 2},
                                           {"summary", describe(signal)}});
+  for (const clock::Sleep& sleep : report.sleeps)
+    sleeps.push_back(boost::json::object{{"time_ns", sleep.after_ns}, {"length_ns", sleep.length_ns}});
   for (const bpf::StallsProbe& probe : report.probes)
     probes.push_back(boost::json::object{
         {"name", probe.name}, {"attached", probe.attached}, {"hits", probe.hits}, {"error", probe.error}});
-  return {{"schema", "vmwhy.stalls/1"},
-          {"window_ns", report.window_ns},
-          {"lost", losses_json(report.losses)},
-          {"threads", std::move(threads)},
-          {"stalls", std::move(stalls_array)},
-          {"all_stalls", report.all_stalls},
-          {"signals", std::move(signals)},
-          {"probes", std::move(probes)},
-          {"errors", strings_json(errors_of(report))},
+  return {{"schema", "vmwhy.stalls/1"},         {"window_ns", report.window_ns},
+          {"lost", losses_json(report.losses)}, {"threads", std::move(threads)},
+          {"stalls", std::move(stalls_array)},  {"all_stalls", report.all_stalls},
+          {"signals", std::move(signals)},      {"host_sleeps", std::move(sleeps)},
+          {"probes", std::move(probes)},        {"errors", strings_json(errors_of(report))},
           {"notes", strings_json(report.notes)}};
 }
 

@@ -80,7 +80,7 @@ Result<std::vector<Reaction>> pair_reactions(const std::vector<std::string>& on,
 }
 
 void Reactions::on_stall(const stalls::Stall& stall, const std::string& vm_name) {
-  const stalls::State state = stalls::greatest(stall.times);
+  const stalls::State state = stalls::greatest(stall.awake());
   for (const Reaction& reaction : reactions_) {
     if (reaction.condition.kind != Condition::Kind::stall) continue;
     if (!reaction.condition.state || *reaction.condition.state == state)

@@ -132,9 +132,14 @@ void TraceOut::add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t
   cgroups_.erase(pid);
 }
 
+void TraceOut::add(const trace::ClockSnapshot& snapshot) {
+  recorder_.add(trace::make_record(snapshot.boottime_ns, 0, snapshot));
+}
+
 void TraceOut::tick() {
   const std::uint64_t now = clock::now_ns();
   recorder_.add(trace::make_record(now, 0, clock::take_snapshot(trace::ClockReason::tick)));
+  for (const trace::OwnedRecord& record : thermal_.look(now)) recorder_.add(record);
   if (const auto pressure = host::host_pressure(now)) recorder_.add(*pressure);
   for (auto& [pid, cgroup] : cgroups_) {
     cgroup.refresh();

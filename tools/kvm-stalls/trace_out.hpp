@@ -9,6 +9,7 @@
 
 #include "core/failure.hpp"
 #include "host/cgroup.hpp"
+#include "host/thermal.hpp"
 #include "qmp/discovery.hpp"
 #include "record/recorder.hpp"
 #include "tools/kvm-stalls/model.hpp"
@@ -30,6 +31,8 @@ class TraceOut {
   void add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns);
   /// Clocks, pressure and cgroups; flushes.
   void tick();
+  /// The clocks, when they showed that the host had slept.
+  void add(const trace::ClockSnapshot& snapshot);
   std::optional<std::string> take_error() { return recorder_.take_error(); }
   Result<trace::WriterStats> end(const Report& total);
 
@@ -39,6 +42,7 @@ class TraceOut {
 
   record::Recorder recorder_;
   host::CgroupMounts mounts_;
+  host::ThermalWatch thermal_;
   struct Vm {
     std::uint32_t number = 0;
     bool ended = false;

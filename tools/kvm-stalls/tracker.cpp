@@ -18,7 +18,10 @@ namespace {
 
 // Threads that ended and are still listed in the total: QEMU's workers come and go.
 constexpr std::size_t kMaxEnded = 256;
-constexpr std::uint64_t kMainFactor = 10, kOtherFactor = 100;
+/// What is no vCPU may take longer, up to a bound: a threshold that was raised is not meant for threads that
+/// were meant to be told of at that bound anyway.
+constexpr std::uint64_t kMainFactor = 10, kMainBound = 100'000'000;
+constexpr std::uint64_t kOtherFactor = 100, kOtherBound = 1'000'000'000;
 
 std::set<std::uint32_t> tids_of(std::uint32_t pid) {
   std::set<std::uint32_t> tids;
@@ -61,7 +64,7 @@ Result<std::vector<qmp::QemuProcess>> find_vms(const Options& options) {
       return process.name == name || (!process.uuid.empty() && process.uuid == name);
     });
     if (found == processes.end())
-      return system_failure(ESRCH, "no VM '" + printable(name) + "' here", list_names(processes));
+      return Failure{{}, "no VM '" + printable(name) + "' here", list_names(processes)};
     out.push_back(*found);
   }
   return out;
@@ -74,9 +77,9 @@ std::uint64_t Tracker::threshold(trace::ThreadRole role) const {
       return vcpu;
     case trace::ThreadRole::main:
     case trace::ThreadRole::iothread:
-      return vcpu * kMainFactor;
+      return std::max(vcpu, std::min(vcpu * kMainFactor, kMainBound));
     default:
-      return vcpu * kOtherFactor;
+      return std::max(vcpu, std::min(vcpu * kOtherFactor, kOtherBound));
   }
 }
 

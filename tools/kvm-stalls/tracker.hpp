@@ -51,6 +51,8 @@ class Tracker {
   /// Until the end of the last window, since each thread was registered; those that ended included.
   std::vector<Share> total();
 
+  /// How long a thread of that role may not get on before that is a stall.
+  std::uint64_t threshold(trace::ThreadRole role) const;
   /// A stall that has not ended, when it crosses the threshold and ten, a hundred … times that.
   std::vector<Seen> ongoing(std::uint64_t now_ns);
 
@@ -62,7 +64,6 @@ class Tracker {
 
  private:
   void add_thread(const qmp::QemuProcess& process, const qmp::QemuThread& thread);
-  std::uint64_t threshold(trace::ThreadRole role) const;
   void learn_role(Watched& watched, const stalls_thread& row) const;
   void note(std::string text);
 

@@ -218,10 +218,20 @@ void VmWatch::on_ready() {
   if (process_.pid == 0 && link_->peer_pid() != 0) handlers_.on_pid(link_->peer_pid());
   ask_identity();
   link_->ask("query-status", {}, [](const auto&) {});
-  link_->ask("query-migrate", {}, [](const auto&) {});
+  ask_migration();
   learn_roles();
   refresh_nodes();
   settle("");
+}
+
+void VmWatch::ask_migration() {
+  link_->ask("query-migrate", {}, [this](const qmp::Result<qmp::Reply>& reply) {
+    if (!reply || !reply->value.is_object()) return;
+    const auto* status = reply->value.get_object().if_contains("status");
+    // Without one there has been no migration; completed, failed and cancelled are its ends.
+    migrates_ = status && status->is_string() &&
+                (status->get_string() == "active" || status->get_string() == "setup");
+  });
 }
 
 void VmWatch::ask_identity() {
@@ -293,6 +303,7 @@ std::string VmWatch::descriptor_path(const std::string& path) const {
 
 void VmWatch::on_event(const qmp::Event& event) {
   handlers_.on_event(event);
+  if (event.name == "MIGRATION") ask_migration();
   if (changes_nodes(event.name)) refresh_nodes();
 }
 
@@ -372,6 +383,8 @@ void VmWatch::tick(bool thorough, bool beat) {
   }
   if (drop_link_) link_.reset();
   if (link_ && beat) link_->beat();
+  // How much it throttles the vCPUs no event tells.
+  if (link_ && beat && migrates_ && link_->ready() && answered) ask_migration();
   if (link_ && link_->ready()) return;
   const bool waiting = link_ && retry_in_ == 0;
   if (waiting || --retry_in_ > 0) return;

@@ -94,6 +94,7 @@ class VmWatch {
   void on_run_state(const std::string& state);
   void on_exit(const trace::VmEnd& end, const std::string& how);
   void ask_identity();
+  void ask_migration();
   void learn_roles();
   void refresh_nodes();
   void sample_process(std::uint64_t now);
@@ -121,6 +122,7 @@ class VmWatch {
 
   char last_state_ = 0;
   std::uint32_t last_tracer_ = 0;
+  bool migrates_ = false;  ///< A migration is under way, as far as QEMU has told.
   trace::FreezerState last_freezer_ = trace::FreezerState::unknown;
   /// A thread that was in D, or waited for FUSE, at the last sample.
   struct Blocked {

@@ -154,6 +154,18 @@ std::string unknown_summary(const Case& c) {
   return fmt::format("{}, and nothing that was seen says why", c.incident.trigger);
 }
 
+/// What to record when it happens again: whatever sees most of what stood.
+std::string next_time(const Case& c, const ThreadStalls& threads) {
+  const timeline::Topic topic = c.incident.topic;
+  const bool storage =
+      topic == timeline::Topic::storage_slow || topic == timeline::Topic::io_reported ||
+      (!threads.list.empty() && stalls::greatest(threads.list.front().awake()) == stalls::State::disk);
+  return fmt::format(
+      "next time: record with {} -p PID -o FILE as root from before it happens, and {}",
+      storage ? "vm-iowatch" : "qmp-pausewatch",
+      storage ? "see by it (vm-why FILE) which layer below the VM's disks is slow" : "attach the file");
+}
+
 void fill_unknown(const Case& c, Verdict& verdict) {
   verdict.cause = "unknown";
   verdict.confidence = Confidence::unknown;
@@ -186,9 +198,7 @@ void fill_unknown(const Case& c, Verdict& verdict) {
           {process->time_ns, "proc",
            fmt::format("process {} is in {}", process->state.pid, static_cast<char>(letter))});
   }
-  verdict.remedy.push_back(
-      "next time: record with qmp-pausewatch -p PID -o FILE as root from before it happens, and attach the "
-      "file");
+  verdict.remedy.push_back(next_time(c, threads));
 }
 
 void take_opinions(const Case& c, std::vector<Candidate>& candidates, Verdict& verdict) {

@@ -52,6 +52,8 @@ std::span<const Rule> rules() {
       {"qemu-main-loop-blocked", 20, judge_qemu_main_loop_blocked},
       {"host-frozen", 30, judge_host_frozen},
       {"monitor-lost", 20, judge_monitor_lost},
+      {"host-suspended", 45, judge_host_suspended},
+      {"host-thermal", 15, judge_host_thermal},
       {"host-cpu-contention", 20, judge_host_cpu_contention},
       {"host-cpu-quota", 20, judge_host_cpu_quota},
       {"host-memory-pressure", 20, judge_host_memory_pressure},

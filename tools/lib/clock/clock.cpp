@@ -168,4 +168,18 @@ bool realtime_stepped(const ClockSnapshot& before, const ClockSnapshot& after, s
   return magnitude(offset(after) - offset(before)) > Wide(tolerance_ns);
 }
 
+std::uint64_t suspended_between(const ClockSnapshot& before, const ClockSnapshot& after) {
+  const Wide slept = Wide(after.boottime_ns) - Wide(before.boottime_ns) -
+                     (Wide(after.monotonic_ns) - Wide(before.monotonic_ns));
+  const Wide unsure = Wide(kToleranceNs) + Wide(before.width_ns) + Wide(after.width_ns);
+  return slept > unsure ? clamp64(slept) : 0;
+}
+
+std::uint64_t Sleep::least_within(std::uint64_t begin_ns, std::uint64_t end_ns) const {
+  if (after_ns <= before_ns) return 0;
+  const std::uint64_t awake = after_ns - before_ns - std::min(length_ns, after_ns - before_ns);
+  const std::uint64_t from = std::max(begin_ns, before_ns), until = std::min(end_ns, after_ns);
+  return until > from && until - from > awake ? until - from - awake : 0;
+}
+
 }  // namespace vmwhy::clock

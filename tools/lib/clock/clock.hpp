@@ -54,4 +54,17 @@ class ClockMap {
 bool realtime_stepped(const trace::ClockSnapshot& before, const trace::ClockSnapshot& after,
                       std::uint64_t tolerance_ns = 1'000'000);
 
+/// For how long the host slept between two snapshots: BOOTTIME went on, and MONOTONIC did not. 0: not at all,
+/// or less than the readings are sure of.
+std::uint64_t suspended_between(const trace::ClockSnapshot& before, const trace::ClockSnapshot& after);
+
+/// A sleep of the host, somewhere between two readings (CLOCK_BOOTTIME).
+struct Sleep {
+  std::uint64_t before_ns = 0, after_ns = 0;
+  std::uint64_t length_ns = 0;
+
+  /// How much of [begin_ns, end_ns] it took at least, wherever between the readings it lay.
+  std::uint64_t least_within(std::uint64_t begin_ns, std::uint64_t end_ns) const;
+};
+
 }  // namespace vmwhy::clock

@@ -177,6 +177,17 @@ std::string describe(const Culprit& culprit) {
   return fmt::format("{} [{}]", printable(culprit.comm, 64), culprit.pid);
 }
 
+Times Stall::awake() const {
+  Times out = times;
+  std::uint64_t slept = record.suspended_ns;
+  for (const State state : {State::frozen, State::disk}) {
+    const std::uint64_t part = std::min(out[static_cast<std::size_t>(state)], slept);
+    out[static_cast<std::size_t>(state)] -= part;
+    slept -= part;
+  }
+  return out;
+}
+
 Stall take_apart(std::uint64_t time_ns, const trace::ThreadStall& record, std::string_view text) {
   Stall out;
   out.end_ns = time_ns;
@@ -214,12 +225,15 @@ std::string name_of_thread(std::uint32_t role, std::int32_t vcpu, std::uint32_t 
 }
 
 std::string sentence(const Stall& stall) {
-  const State state = greatest(stall.times);
-  const std::uint64_t part = stall.times[static_cast<std::size_t>(state)];
+  const Times times = stall.awake();
+  const State state = greatest(times);
+  const std::uint64_t part = times[static_cast<std::size_t>(state)];
   const std::string who = name_of_thread(stall.record.role, stall.record.vcpu, stall.record.tid, stall.comm);
   std::string span = human(part);
   if (part < stall.record.length_ns / 20 * 19) span += " of " + human(stall.record.length_ns);
   std::string out = fmt::format("{} {} for {}{}", who, verb_of(state), span, detail(stall, state));
+  if (stall.record.suspended_ns != 0)
+    out += fmt::format("; for {} the host slept", human(stall.record.suspended_ns));
   if (stall.ongoing()) out += ", and still does not get on";
   return out;
 }

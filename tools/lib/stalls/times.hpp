@@ -71,6 +71,8 @@ struct Stall {
   std::vector<Culprit> culprits;
   std::vector<std::string> kernel_stack, user_stack;
 
+  /// The times without what the host slept.
+  Times awake() const;
   bool ongoing() const { return (record.flags & trace::kStallOngoing) != 0; }
   std::uint64_t begin_ns() const { return end_ns - std::min(end_ns, record.length_ns); }
 };

@@ -37,13 +37,33 @@ struct Status {
   std::string state;
 };
 
+/// The host slept: CLOCK_BOOTTIME went on and CLOCK_MONOTONIC did not. It lies somewhere between two
+/// readings.
+struct Suspend {
+  std::uint64_t time_ns = 0;    ///< The reading after it.
+  std::uint64_t before_ns = 0;  ///< The reading before it.
+  std::uint64_t length_ns = 0;
+
+  /// When it began at the latest, taken that the reading after it came as soon as the host was awake.
+  std::uint64_t begin_ns() const { return time_ns - std::min(time_ns, length_ns); }
+};
+
+/// A CPU of the host was throttled for its heat.
+struct CpuThrottle {
+  std::uint64_t time_ns = 0;
+  trace::CpuThrottle throttle{};
+
+  std::uint64_t begin_ns() const { return time_ns - std::min(time_ns, throttle.window_ns); }
+};
+
 /// A reply to query-migrate.
 struct Migration {
   std::uint64_t time_ns = 0;
   std::string status;  ///< Empty: no migration.
   std::string error;
-  std::int64_t throttle_percentage = 0;  ///< Auto-converge's; 0: none.
-  std::int64_t dirty_limit_us = 0;       ///< dirty-limit-throttle-time-per-round.
+  std::int64_t throttle_percentage =
+      0;                        ///< For how much of the time it keeps vCPUs from running; 0: not at all.
+  bool by_dirty_limit = false;  ///< Not by auto-converge.
 };
 
 struct Job {

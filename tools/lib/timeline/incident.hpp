@@ -23,8 +23,10 @@ enum class Topic {
   io_reported,       ///< I/O errors that the guest was told of: no pause.
   migration_failed,  ///< The VM goes on where it was.
   monitor_lost,
-  kvm_failure,   ///< KVM could not go on with a vCPU; whether the VM is paused, QMP says.
-  exit_storm,    ///< A vCPU spends its time leaving the guest.
+  kvm_failure,         ///< KVM could not go on with a vCPU; whether the VM is paused, QMP says.
+  exit_storm,          ///< A vCPU spends its time leaving the guest.
+  migration_throttle,  ///< A migration keeps the vCPUs from running for half of the time or more.
+  host_suspended,      ///< The host slept, and the VM with it.
   storage_slow,  ///< QEMU's storage requests, or the guest's, take long, one after the other, and go well.
 
   // Threads of QEMU did not get on for longer than the recorder's threshold, by what took most of that time.

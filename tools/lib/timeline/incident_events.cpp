@@ -118,6 +118,20 @@ void Incidents::open_postcopy(std::uint32_t vm, std::string trigger, std::uint64
   open(vm, Topic::postcopy, Kind::stall, std::move(trigger), begin_ns, now_ns);
 }
 
+void Incidents::on_migration(const VmTracks& vm, const Migration& migration, std::uint64_t now_ns) {
+  if (vm.ended) return;
+  if (migration.status == "postcopy-paused") open_postcopy(vm.id, "query-migrate", migration.time_ns, now_ns);
+  Incident* throttled = open_of(vm.id, Topic::migration_throttle);
+  if (migration.throttle_percentage >= kMigrationThrottle) {
+    if (throttled == nullptr)
+      throttled =
+          &open(vm.id, Topic::migration_throttle, Kind::stall, "query-migrate", migration.time_ns, now_ns);
+    throttled->last_ns = migration.time_ns;
+  } else if (throttled != nullptr) {
+    close(*throttled, migration.time_ns, "the throttle was taken off");
+  }
+}
+
 void Incidents::on_migration_event(const VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
   const std::string status = text_of(event.data, "status", 32);
   if (status == "postcopy-paused") {
@@ -128,6 +142,11 @@ void Incidents::on_migration_event(const VmTracks& vm, const QmpEvent& event, st
     if (paused != nullptr && event.time_ns >= paused->begin_ns)
       close(*paused, event.time_ns, "MIGRATION " + status);
   }
+  // QEMU takes the throttle off when a migration ends, however it ends.
+  Incident* throttled = open_of(vm.id, Topic::migration_throttle);
+  const bool over = status == "completed" || status == "failed" || status == "cancelled";
+  if (throttled != nullptr && over && event.time_ns >= throttled->begin_ns)
+    close(*throttled, event.time_ns, "MIGRATION " + status);
   if (status == "failed" && open_of(vm.id, Topic::pause) == nullptr)
     fold(vm.id, Topic::migration_failed, event, now_ns);
 }

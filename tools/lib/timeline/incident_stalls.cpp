@@ -213,6 +213,18 @@ void Incidents::on_thread(const VmTracks& vm, const Thread& thread) {
             thread.time_ns);
 }
 
+void Incidents::on_host_suspended(const std::map<std::uint32_t, VmTracks>& vms, const Suspend& suspend) {
+  if (++host_suspends_ > kMaxSuspends) return;
+  for (const auto& [id, vm] : vms) {
+    // One that stood anyway lost nothing, and one that was not there yet neither.
+    if (vm.ended || vm.seen_ns > suspend.before_ns || open_of(id, Topic::pause) != nullptr) continue;
+    Incident& incident =
+        open(id, Topic::host_suspended, Kind::stall, "host suspended", suspend.begin_ns(), suspend.time_ns);
+    incident.last_ns = suspend.time_ns;
+    close(incident, suspend.time_ns, "the host woke up");
+  }
+}
+
 void Incidents::tick(const std::map<std::uint32_t, VmTracks>& vms, std::uint64_t now_ns) {
   for (auto at = ticking_.begin(); at != ticking_.end();) {
     const std::uint32_t id = *at;

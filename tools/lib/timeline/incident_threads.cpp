@@ -15,7 +15,8 @@ std::uint64_t add(std::uint64_t a, std::uint64_t b) {
 
 }  // namespace
 
-Topic topic_of(const trace::ThreadTimes& times) {
+Topic topic_of(const trace::ThreadStall& stall) {
+  const trace::ThreadTimes times = awake_times(stall);
   struct Sort {
     std::uint64_t ns;
     Topic topic;
@@ -34,9 +35,18 @@ Topic topic_of(const trace::ThreadTimes& times) {
   return most->ns > 0 && most->ns >= busy ? most->topic : Topic::thread_busy;
 }
 
+trace::ThreadTimes awake_times(const trace::ThreadStall& stall) {
+  trace::ThreadTimes times = stall.times;
+  // Before Linux 6.1 threads that stand for a suspend are in D.
+  const std::uint64_t frozen = std::min(times.frozen_ns, stall.suspended_ns);
+  times.frozen_ns -= frozen;
+  times.disk_ns -= std::min(times.disk_ns, stall.suspended_ns - frozen);
+  return times;
+}
+
 void Incidents::on_thread_stall(const VmTracks& vm, const ThreadStall& fact) {
   if (vm.ended) return;
-  const Topic topic = topic_of(fact.stall.times);
+  const Topic topic = topic_of(fact.stall);
   // No record may have come in between that let time pass.
   tick_vm(vm, states_[vm.id], fact.begin_ns());
   std::map<std::uint32_t, Topic>& stalling = states_[vm.id].stalling;
@@ -56,7 +66,8 @@ void Incidents::on_thread_stall(const VmTracks& vm, const ThreadStall& fact) {
 
 void Incidents::on_thread_stopped(const VmTracks& vm, const ThreadStall& fact) {
   State& state = states_[vm.id];
-  const StallReason reason = fact.stall.times.frozen_ns > fact.stall.times.stopped_ns ? kFrozen : kStopped;
+  const StallReason reason =
+      awake_times(fact.stall).frozen_ns > fact.stall.times.stopped_ns ? kFrozen : kStopped;
   const bool ongoing = (fact.stall.flags & trace::kStallOngoing) != 0;
   // All threads go on at the same time, and each tells of its own end.
   if (const auto at = incidents_.find(state.threads_stopped);

@@ -54,8 +54,7 @@ void Incidents::on_qmp(VmTracks& vm, const QmpFact& fact, std::uint64_t now_ns) 
   if (fact.event != nullptr) on_event(vm, *fact.event, now_ns);
   if (fact.reply) on_reply(vm, fact, now_ns);
   if (fact.status != nullptr) on_status(vm, *fact.status);
-  if (fact.migration != nullptr && fact.migration->status == "postcopy-paused")
-    open_postcopy(vm.id, "query-migrate", fact.migration->time_ns, now_ns);
+  if (fact.migration != nullptr) on_migration(vm, *fact.migration, now_ns);
 }
 
 void Incidents::on_event(VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {

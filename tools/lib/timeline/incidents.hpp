@@ -41,6 +41,7 @@ class Incidents {
   void on_io_stats(const VmTracks& vm, const IoStats& stats);
   void on_thread_stall(const VmTracks& vm, const ThreadStall& fact);
   void on_call(VmTracks& vm, const QemuCall& call, std::uint64_t now_ns);
+  void on_host_suspended(const std::map<std::uint32_t, VmTracks>& vms, const Suspend& suspend);
   void on_collected(std::uint32_t vm, std::uint64_t began_ns, std::uint64_t now_ns, std::uint32_t overdue,
                     std::string_view unfinished);
 
@@ -100,6 +101,7 @@ class Incidents {
   void fold(std::uint32_t vm, Topic topic, const QmpEvent& event, std::uint64_t now_ns);
   void fold(std::uint32_t vm, Topic topic, const std::string& trigger, std::uint64_t time_ns,
             std::uint64_t now_ns);
+  void on_migration(const VmTracks& vm, const Migration& migration, std::uint64_t now_ns);
   void open_postcopy(std::uint32_t vm, std::string trigger, std::uint64_t begin_ns, std::uint64_t now_ns);
   void open_pause_loop(const VmTracks& vm, State& state, std::uint64_t stop_ns, std::uint64_t now_ns);
 
@@ -120,6 +122,7 @@ class Incidents {
   std::set<std::uint32_t> ticking_;  ///< VMs of which time alone may close something.
   std::vector<IncidentChange> changes_;
   std::uint64_t next_id_ = 1;
+  std::size_t host_suspends_ = 0;
 };
 
 }  // namespace vmwhy::timeline

@@ -79,7 +79,14 @@ const Migration* add_migration(VmTracks& vm, const json::object& value, std::uin
   migration.status = text_of(value, "status", 64);
   migration.error = text_of(value, "error-desc");
   migration.throttle_percentage = int_of(value, "cpu-throttle-percentage");
-  migration.dirty_limit_us = int_of(value, "dirty-limit-throttle-time-per-round");
+  // The dirty limit lets a vCPU fill its ring, and then sleep.
+  const std::int64_t sleep_us = int_of(value, "dirty-limit-throttle-time-per-round");
+  const std::int64_t run_us = int_of(value, "dirty-limit-ring-full-time");
+  if (migration.throttle_percentage <= 0 && sleep_us > 0 && run_us > 0) {
+    migration.throttle_percentage = static_cast<std::int64_t>(
+        100 * static_cast<double>(sleep_us) / (static_cast<double>(sleep_us) + static_cast<double>(run_us)));
+    migration.by_dirty_limit = true;
+  }
   return &vm.migrations.add(std::move(migration));
 }
 

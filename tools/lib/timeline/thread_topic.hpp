@@ -11,7 +11,9 @@ constexpr bool is_thread_topic(Topic topic) {
   return topic >= Topic::thread_waits && topic <= Topic::thread_busy;
 }
 
-/// By what took the most time; `stall` where the thread was stopped or frozen.
-Topic topic_of(const trace::ThreadTimes& times);
+/// The times without what the host slept, which is no state of the thread's own.
+trace::ThreadTimes awake_times(const trace::ThreadStall& stall);
+/// By what took the most of them; `stall` where the thread was stopped or frozen.
+Topic topic_of(const trace::ThreadStall& stall);
 
 }  // namespace vmwhy::timeline

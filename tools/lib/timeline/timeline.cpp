@@ -58,6 +58,11 @@ void Timeline::add(const trace::RecordView& record) {
 }
 
 void Timeline::add_of_host(const trace::RecordView& record) {
+  // Numbered in thread_records.hpp: no name of the enumeration.
+  if (record.type() == trace::CpuThrottle::kType) {
+    host_.throttles.add({record.header.time_ns, record.as<trace::CpuThrottle>()});
+    return;
+  }
   switch (record.type()) {
     case trace::RecordType::clock_snapshot:
       return add_snapshot(record);
@@ -156,6 +161,12 @@ void Timeline::add_snapshot(const trace::RecordView& record) {
     clocks_ = clock::ClockMap();
     for (const trace::ClockSnapshot& kept : snapshots_) clocks_.add(kept);
   }
+  if (!snapshots_.empty() && snapshot.boottime_ns > snapshots_.back().boottime_ns) {
+    const std::uint64_t slept = clock::suspended_between(snapshots_.back(), snapshot);
+    if (slept != 0)
+      incidents_.on_host_suspended(
+          vms_, host_.suspends.add({snapshot.boottime_ns, snapshots_.back().boottime_ns, slept}));
+  }
   snapshots_.push_back(snapshot);
   clocks_.add(snapshot);
 }
@@ -176,6 +187,8 @@ void Timeline::forget() {
   host_.block_failures.forget_before(host_needed, 0);
   host_.disk_stats.forget_before(host_needed, 0);
   host_.pressures.forget_before(host_needed);
+  host_.suspends.forget_before(host_needed, 0);
+  host_.throttles.forget_before(host_needed, 0);
   host_.lost.forget_before(host_needed, 16);
   for (auto& [id, vm] : vms_) {
     auto at = needed.find(id);

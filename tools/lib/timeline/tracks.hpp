@@ -97,6 +97,8 @@ struct HostTracks {
   Bounded<BlockFailure> block_failures{256};
   Bounded<IoStats> disk_stats{1024};
   Bounded<Pressure> pressures{64};
+  Bounded<Suspend> suspends{64};
+  Bounded<CpuThrottle> throttles{1024};
   std::map<std::string, SensorState> sensors;  ///< The latest of each.
   Bounded<Lost> lost{64};
   std::uint64_t lost_records = 0;

@@ -69,6 +69,10 @@ constexpr std::uint64_t kSlowSpan = 2 * kSecond;
 /// The same by QEMU's counts of what the guest asked for: above this on average, through at least two
 /// windows.
 constexpr std::uint64_t kGuestSlow = 50'000'000;
+/// A migration that keeps vCPUs from running for so many percent of the time or more makes the VM stall.
+constexpr std::int64_t kMigrationThrottle = 50;
+/// Sleeps of the host that make incidents, in one trace: each makes one for every VM.
+constexpr std::size_t kMaxSuspends = 64;
 constexpr std::size_t kMaxSlowNodes = 1024;
 
 constexpr const char* kEndedByStatus = "query-status said running";

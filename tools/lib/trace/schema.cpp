@@ -266,7 +266,8 @@ FIELDS(ThreadStall,  //
        FIELD(syscall, 'i', "", "number; -1: none"), FIELD(cpu, 'u', "", "that it waited for last"),
        FIELD(exit_code, 'u', "", "reason of the last exit; the highest number: none seen"),
        FIELD(user_code, 'i', "", "KVM_EXIT_* of the last exit to QEMU; -1: none seen"),
-       FIELD(isa, 'u', "", "1 VMX, 2 SVM, 3 arm64, 4 PVM"), FIELD(reserved, 'u', "", "0"))
+       FIELD(isa, 'u', "", "1 VMX, 2 SVM, 3 arm64, 4 PVM"), FIELD(reserved, 'u', "", "0"),
+       FIELD(suspended_ns, 'u', "ns", "at least so much of it the host slept"))
 
 FIELDS(ProcessSignal,  //
        FIELD(pid, 'u', "", "of the target"), FIELD(tid, 'u', "", "of the target"),
@@ -275,6 +276,13 @@ FIELDS(ProcessSignal,  //
        FIELD(result, 'i', "", "0 delivered, 1 ignored, 2 pending already"),
        FIELD(sender_pid, 'u', "", "who sent it, or whose allocation failed"),
        FIELD(sender_tid, 'u', "", "its thread"), FIELD(sender_uid, 'u', "", "its user"),
+       FIELD(reserved, 'u', "", "0"))
+FIELDS(CpuThrottle,  //
+       FIELD(window_ns, 'u', "ns", "in which the counters grew"),
+       FIELD(core_events, 'u', "", "thermal throttle events of the core"),
+       FIELD(package_events, 'u', "", "of its package"),
+       FIELD(core_ms, 'u', "ms", "how long the core was throttled"),
+       FIELD(package_ms, 'u', "ms", "how long its package was"), FIELD(cpu, 'u', "", "number"),
        FIELD(reserved, 'u', "", "0"))
 FIELDS(QmpPeer,                                                           //
        FIELD(waited_ns, 'u', "ns", "flowing: how long it did not read"),  //
@@ -335,6 +343,7 @@ constexpr RecordInfo kSchema[] = {
     info<ThreadStall>("thread_stall",
                       "comm, system_call, wchan, descriptor, culprits, kernel_stack, user_stack"),
     info<ProcessSignal>("process_signal", "sender"),
+    info<CpuThrottle>("cpu_throttle", ""),
 };
 
 // Every byte of a struct belongs to a field: what is not described cannot be read from a file.

@@ -71,8 +71,10 @@ struct ThreadStall {
   std::int32_t user_code;   ///< KVM_EXIT_* of its last exit to QEMU; -1: none seen.
   std::uint32_t isa;        ///< 1 VMX, 2 SVM, 3 arm64, 4 PVM; 0: not known.
   std::uint32_t reserved;
+  std::uint64_t suspended_ns;  ///< At least so much of it the host itself slept; in `times` it is frozen_ns,
+                               ///< or disk_ns.
 };
-static_assert(sizeof(ThreadStall) == 208);
+static_assert(sizeof(ThreadStall) == 216);
 
 enum class SignalWhat : std::uint32_t {
   sent = 1,        ///< signal_generate.
@@ -94,5 +96,19 @@ struct ProcessSignal {
   std::uint32_t reserved;
 };
 static_assert(sizeof(ProcessSignal) == 40);
+
+/// The thermal throttle counters of one CPU that grew in a window that ends at the header's time, as
+/// /sys/devices/system/cpu/cpuN/thermal_throttle has them. vm is 0. No text.
+struct CpuThrottle {
+  static constexpr RecordType kType = RecordType{91};  // cpu_throttle
+  std::uint64_t window_ns;
+  std::uint64_t core_events;     ///< By how much they grew.
+  std::uint64_t package_events;  ///< The same for every CPU of a package.
+  std::uint64_t core_ms;         ///< For how long it was throttled; 0 too where the kernel does not say.
+  std::uint64_t package_ms;
+  std::uint32_t cpu;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(CpuThrottle) == 48);
 
 }  // namespace vmwhy::trace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <string.h>
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 
@@ -325,21 +326,60 @@ Opinion judge_qemu_exited(const Case& c) {
   return found(std::move(finding));
 }
 
+namespace {
+
+/// What a line of the kernel log says of broken memory, for this VM.
+enum class Broken { nothing, somewhere, of_another, of_the_vm };
+
+bool is_thread_of(const Case& c, std::uint32_t tid) {
+  if (tid == c.vm.pid || c.vm.vcpu_threads.contains(tid)) return true;
+  return std::any_of(c.vm.threads.begin(), c.vm.threads.end(),
+                     [&](const timeline::Thread& thread) { return thread.state.tid == tid; });
+}
+
+Broken tells_of_memory(const Case& c, std::string_view line) {
+  // "Memory failure: 0x12345: Sending SIGBUS to CPU 0/KVM:4250 due to hardware memory corruption", "MCE:
+  // Killing qemu-system-x86:4242 due to hardware memory corruption fault at 7f…"
+  const std::size_t due = line.find(" due to hardware memory corruption");
+  if (due != std::string_view::npos) {
+    const std::string_view whom = line.substr(0, due);
+    const std::size_t colon = whom.rfind(':');
+    std::uint32_t tid = 0;
+    if (colon != std::string_view::npos)
+      std::from_chars(whom.data() + colon + 1, whom.data() + whom.size(), tid);
+    return tid != 0 && is_thread_of(c, tid) ? Broken::of_the_vm : Broken::of_another;
+  }
+  // What the hardware mended by itself broke nothing, and much that it reports is no memory.
+  const bool corrected = contains(line, "orrected") && !contains(line, "ncorrected");
+  if (corrected) return Broken::nothing;
+  const bool told = contains(line, "Memory failure: 0x") ||
+                    contains(line, "Uncorrected hardware memory error") ||
+                    (contains(line, "[Hardware Error]") && contains(line, "emory"));
+  return told ? Broken::somewhere : Broken::nothing;
+}
+
+}  // namespace
+
 Opinion judge_host_memory_failure(const Case& c) {
   const bool topic = c.incident.topic == timeline::Topic::memory_failure;
   const bool bus =
       c.is_exit() && c.vm.ended && c.vm.ended->how == trace::EndHow::signaled && c.vm.ended->status == SIGBUS;
   if (!topic && !bus) return nothing();
   std::vector<const timeline::KernelLine*> lines;
-  for (const timeline::KernelLine* line : c.kernel_lines(10 * timeline::kSecond, 5 * timeline::kSecond))
-    if (contains(line->text, "Memory failure") || contains(line->text, "[Hardware Error]") ||
-        contains(line->text, "Uncorrected hardware memory error"))
-      lines.push_back(line);
+  bool of_the_vm = false;
+  for (const timeline::KernelLine* line : c.kernel_lines(10 * timeline::kSecond, 5 * timeline::kSecond)) {
+    const Broken broken = tells_of_memory(c, line->text);
+    if (broken == Broken::nothing || broken == Broken::of_another) continue;
+    of_the_vm = of_the_vm || broken == Broken::of_the_vm;
+    lines.push_back(line);
+  }
   const timeline::QmpEvent* event = topic ? c.vm.first_event("MEMORY_FAILURE", c.begin, c.begin)
                                           : c.vm.last_event("MEMORY_FAILURE", c.from, c.begin);
   if (!topic && event == nullptr && lines.empty()) return nothing();
   Finding finding;
-  finding.confidence = lines.empty() ? Confidence::likely : Confidence::proven;
+  // QEMU's word and the kernel's are one chain; the kernel's alone is one where it names the VM.
+  finding.confidence =
+      of_the_vm || (event != nullptr && !lines.empty()) ? Confidence::proven : Confidence::likely;
   finding.summary = "memory under the VM is broken (machine check)";
   if (event != nullptr) {
     finding.evidence.push_back(qmp_evidence(*event));
@@ -356,6 +396,9 @@ Opinion judge_host_memory_failure(const Case& c) {
     finding.not_proved.push_back({"that the host's memory is broken",
                                   "the kernel log has no line of it; a machine check "
                                   "injected by the monitor (mce) looks the same"});
+  else if (event == nullptr && !of_the_vm)
+    finding.not_proved.push_back(
+        {"that the broken memory was the VM's", "the kernel log does not name the process"});
   finding.remedy.push_back("move the VMs off this host and check its memory (kernel log, edac, rasdaemon)");
   return found(std::move(finding));
 }

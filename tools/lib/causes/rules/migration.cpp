@@ -177,23 +177,44 @@ Opinion judge_migration_failed(const Case& c) {
 }
 
 Opinion judge_migration_throttle(const Case& c) {
-  if (!c.is_stall()) return nothing();
-  const timeline::Migration* query = migration_query(c);
-  if (query == nullptr) return nothing();
-  if (query->throttle_percentage <= 0 && query->dirty_limit_us <= 0) return nothing();
+  if (c.incident.kind != Kind::stall) return nothing();
+  // The throttle puts vCPUs to sleep, and nothing else: not the main loop, no iothread, no request.
+  const bool topic = c.incident.topic == timeline::Topic::migration_throttle;
+  const timeline::Migration* first = nullptr;
+  const timeline::Migration* most = nullptr;
+  for (const timeline::Migration& query : c.vm.migrations) {
+    if (query.time_ns < c.begin || query.time_ns > c.until + timeline::kSecond) continue;
+    if (query.throttle_percentage <= 0) continue;
+    if (first == nullptr) first = &query;
+    if (most == nullptr || query.throttle_percentage > most->throttle_percentage) most = &query;
+  }
+  if (most == nullptr) return nothing();
+  if (!topic)
+    return against("migration-throttle",
+                   fmt::format("a migration takes {} % of the vCPUs' time, but that holds up nothing else",
+                               most->throttle_percentage));
   Finding finding;
-  finding.confidence = Confidence::likely;
-  add_query(c, finding);
+  finding.confidence = Confidence::proven;
   add_actor(c, finding);
-  finding.details["throttle_percentage"] = query->throttle_percentage;
-  finding.details["dirty_limit_throttle_us"] = query->dirty_limit_us;
+  std::vector<const timeline::Migration*> told{first};
+  if (most != first) told.push_back(most);
+  for (const timeline::Migration* query : told) {
+    finding.evidence.push_back(
+        {query->time_ns, "qmp",
+         fmt::format(
+             "query-migrate: {}, {} {}", query->status,
+             query->by_dirty_limit ? "dirty-limit: sleep of the vCPUs, percent:" : "cpu-throttle-percentage",
+             query->throttle_percentage)});
+  }
+  finding.details["migration_status"] = most->status;
+  finding.details["throttle_percentage"] = most->throttle_percentage;
   finding.summary =
-      query->throttle_percentage > 0
-          ? fmt::format("a migration keeps the vCPUs from running {} % of the time (auto-converge)",
-                        query->throttle_percentage)
-          : "a migration keeps the vCPUs from running (dirty limit)";
-  finding.remedy.push_back("wait, give the migration more bandwidth, or cancel it");
-  finding.not_proved.push_back({"that the throttle makes this stall", "the vCPUs' sleep was not watched"});
+      fmt::format("a migration keeps the vCPUs from running {} % of the time ({})", most->throttle_percentage,
+                  most->by_dirty_limit ? "dirty limit" : "auto-converge");
+  finding.remedy.push_back(
+      "give the migration more bandwidth (max-bandwidth), take to post-copy (migrate-start-postcopy), or "
+      "cancel it "
+      "(migrate_cancel)");
   return found(std::move(finding));
 }
 

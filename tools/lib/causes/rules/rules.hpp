@@ -72,6 +72,10 @@ Opinion judge_main_thread_blocked(const Case& c);
 Opinion judge_thread_in_storage_hangs(const Case& c);
 Opinion judge_thread_in_storage_waited(const Case& c);
 
+// host.cpp: what befell the host as a whole
+Opinion judge_host_suspended(const Case& c);
+Opinion judge_host_thermal(const Case& c);
+
 // kvm.cpp: what KVM's tracepoints show
 Opinion judge_kvm_failure_seen(const Case& c);
 Opinion judge_kvm_entry_failed(const Case& c);

@@ -242,7 +242,7 @@ Opinion judge_main_thread_blocked(const Case& c) {
     return stall.record.role == static_cast<std::uint32_t>(trace::ThreadRole::main);
   });
   if (main == threads.list.end()) return nothing();
-  const State state = stalls::greatest(main->times);
+  const State state = stalls::greatest(main->awake());
   Finding finding;
   finding.confidence = Confidence::proven;
   finding.summary = "QEMU's main loop stood: " + stalls::sentence(*main);

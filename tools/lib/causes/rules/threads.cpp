@@ -44,7 +44,7 @@ ThreadStalls thread_stalls_of(const Case& c) {
   std::map<std::pair<std::uint32_t, std::uint64_t>, const timeline::ThreadStall*> last;
   for (const timeline::ThreadStall& fact : c.vm.thread_stalls) {
     if (fact.time_ns < c.begin || fact.begin_ns() > c.until) continue;
-    if (timeline::topic_of(fact.stall.times) != c.incident.topic) continue;
+    if (timeline::topic_of(fact.stall) != c.incident.topic) continue;
     const timeline::ThreadStall*& at = last[{fact.stall.tid, fact.begin_ns()}];
     if (at == nullptr || at->stall.length_ns <= fact.stall.length_ns) at = &fact;
   }
