@@ -49,6 +49,7 @@ TEST(Libvirt, ItsDomainsPausesNameLibvirtdAndTheCommandsId) {
     EXPECT_EQ(libvirt.state_of(name), "paused (user)");
     EXPECT_TRUE(is_verdict(stop, "operator-stop", "proven"));
     EXPECT_TRUE(is_libvirtd(stop, "sent_by", libvirt.daemon_pid(), "stop"));
+    EXPECT_TRUE(has_evidence(stop, "owner", "libvirt says: "));
     EXPECT_TRUE(has_remedy(stop, "virsh resume " + name));
     ASSERT_EQ(libvirt.virsh({"resume", name}).status.code, 0);
     EXPECT_TRUE(is_libvirtd(watch.ended("pause"), "resumed_by", libvirt.daemon_pid(), "cont"));

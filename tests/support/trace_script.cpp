@@ -411,6 +411,9 @@ bool make(const Line& line, OwnedRecord& out) {
     out = peer(line);
   else if (type == "call")
     out = call(line);
+  else if (type == "owner")
+    out = trace::make_record(at(line.time), line.vm(), trace::OwnerState{},
+                             trace::join_text({line.word(0), line.text}));
   else if (type == "gap")
     out = gap(line);
   else if (type == "withheld")

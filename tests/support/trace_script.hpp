@@ -12,9 +12,10 @@
 //   peer STATE               another client: connected, closed, blocked, flowing, ended; pid= comm= args=
 //   parents=
 //                            monitor= link=N           gap  bytes= link=N
-//   call FUNCTION            one of QEMU's own; arg0= … arg3= tid= names=a;b callers=a;b -- what arguments
-//   say link STATE               waited=SECONDS address= detail= link=N file                     node= path=
-//   mount= fs= source= size= free= avail= inodes= inodes_free=
+//   call FUNCTION            one of QEMU's own; arg0= … arg3= tid= names=a;b callers=a;b -- arguments' words
+//   owner NAME               -- what it says of the VM's state
+//   link STATE               waited=SECONDS address= detail= link=N
+//   file                     node= path= mount= fs= source= size= free= avail= inodes= inodes_free=
 //                            block=MAJ:MIN path_block=MAJ:MIN bytes= fd= flags=a,b (deleted, path-missing,
 //                            path-differs, sys-missing, unreachable, read-only, no-fd) waited=SECONDS
 //   process LETTER           tracer=PID tracer_comm=   thread LETTER  tid= role= vcpu= wchan= stack= file=

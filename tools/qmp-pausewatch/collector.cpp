@@ -8,9 +8,11 @@
 
 #include "clock/clock.hpp"
 #include "core/text.hpp"
+#include "host/libvirt_domain.hpp"
 #include "host/pressure.hpp"
 #include "tools/qmp-pausewatch/vm_watch.hpp"
 #include "trace/record.hpp"
+#include "trace/tap_records.hpp"
 
 namespace vmwhy::qmp_pausewatch {
 namespace {
@@ -20,6 +22,8 @@ using std::chrono::milliseconds;
 /// A healthy file system answers within microseconds; a slow network within this.
 constexpr milliseconds kReachDeadline{1000};
 constexpr milliseconds kTailDeadline{500};
+/// libvirt looks at what it knows; it does not ask QEMU.
+constexpr milliseconds kOwnerDeadline{1000};
 
 constexpr const char* kPlainQuestions[] = {"query-status", "query-migrate", "query-jobs", "query-cpus-fast",
                                            "query-iothreads"};
@@ -120,6 +124,7 @@ void Collector::look_at_host() {
   if (context_.ledger) context_.ledger->drain();
   if (context_.listener) context_.listener->drain();
   if (context_.calls) context_.calls->drain();
+  ask_owner();
   if (vm_.process_.log_file.empty() || !context_.probe) return;
   step_begins();
   context_.probe->tail(
@@ -136,6 +141,20 @@ void Collector::look_at_host() {
                                                          trace::join_text({path, answer.tail.text})));
         self->step_ended();
       });
+}
+
+void Collector::ask_owner() {
+  if (vm_.process_.owner != qmp::Owner::libvirt || vm_.process_.name.empty() || vm_.gone_) return;
+  step_begins();
+  host::ask_domain_state(context_.io, vm_.process_.name, kOwnerDeadline,
+                         [self = shared_from_this(), asked = clock::now_ns()](const std::string& state) {
+                           if (self->finished_) return;
+                           if (!state.empty())
+                             self->context_.recorder.add(
+                                 trace::make_record(clock::now_ns(), self->vm_.id_, trace::OwnerState{asked},
+                                                    trace::join_text({"libvirt", state})));
+                           self->step_ended();
+                         });
 }
 
 std::string Collector::why_not_ask() const {

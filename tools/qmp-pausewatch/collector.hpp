@@ -46,6 +46,7 @@ class Collector : public std::enable_shared_from_this<Collector> {
 
  private:
   void look_at_host();
+  void ask_owner();
   void ask_monitor();
   /// Records that these were not asked.
   void withhold(std::span<const char* const> commands, const std::string& reason);

@@ -47,6 +47,10 @@ void add_frame(const Case& c, Verdict& verdict) {
       add(qmp_evidence(*stop));
     if (const StopPath path = find_stop(c); path && c.incident.trigger == timeline::kRunStateSet)
       add(call_evidence(*path.origin));
+    if (const timeline::OwnerState* said = c.vm.owner_states.first_in(c.begin, c.until)) {
+      verdict.details["owner_state"] = said->state;
+      add({said->time_ns, "owner", fmt::format("{} says: {}", said->owner, said->state)});
+    }
     for (const timeline::Status& status : c.vm.statuses) {
       if (status.time_ns < c.begin || status.time_ns > c.until || status.running) continue;
       add({status.time_ns, "qmp", fmt::format("query-status: {}", status.state)});

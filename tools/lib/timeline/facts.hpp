@@ -262,6 +262,12 @@ struct QemuCall {
   bool called_by(std::string_view name) const;
 };
 
+/// What the management layer says of the VM's state.
+struct OwnerState {
+  std::uint64_t time_ns = 0;
+  std::string owner, state;
+};
+
 struct SensorState {
   std::uint64_t time_ns = 0;
   trace::SensorState state{};

@@ -44,4 +44,11 @@ const QemuCall& add_qemu_call(VmTracks& vm, const trace::RecordView& record) {
   return (error ? vm.block_calls : vm.calls).add(std::move(call));
 }
 
+void add_owner_state(VmTracks& vm, const trace::RecordView& record) {
+  const auto texts = split(record.text, '\0');
+  if (texts.size() < 2 || texts[1].empty()) return;
+  vm.owner_states.add({record.header.time_ns, std::string(texts[0].substr(0, kLongestName)),
+                       std::string(texts[1].substr(0, kLongestName))});
+}
+
 }  // namespace vmwhy::timeline

@@ -10,4 +10,6 @@ namespace vmwhy::timeline {
 /// @return the call, as it is kept; valid until the next record of the VM.
 const QemuCall& add_qemu_call(VmTracks& vm, const trace::RecordView& record);
 
+void add_owner_state(VmTracks& vm, const trace::RecordView& record);
+
 }  // namespace vmwhy::timeline

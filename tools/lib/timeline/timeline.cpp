@@ -150,6 +150,7 @@ void Timeline::add_of_tap(VmTracks& vm, const trace::RecordView& record) {
   if (record.type() == trace::QmpPeer::kType) incidents_.on_peer(vm, add_qmp_peer(vm, record));
   if (record.type() == trace::QemuCall::kType)
     incidents_.on_call(vm, add_qemu_call(vm, record), record.header.time_ns);
+  if (record.type() == trace::OwnerState::kType) add_owner_state(vm, record);
   if (record.type() == trace::QmpGap::kType) vm.unheard_bytes += record.as<trace::QmpGap>().bytes;
 }
 
@@ -214,6 +215,7 @@ void Timeline::forget() {
     vm.io_stats.forget_before(since, 0);
     vm.thread_stalls.forget_before(since, 0);
     vm.signals.forget_before(since, 0);
+    vm.owner_states.forget_before(since, 0);
     // The last run state that was set holds, however long ago that was.
     vm.calls.forget_before(since, 64);
     vm.block_calls.forget_before(since, 0);

@@ -74,6 +74,7 @@ struct VmTracks {
   Bounded<IoStats> io_stats{512};
   Bounded<ThreadStall> thread_stalls{512};
   Bounded<ProcessSignal> signals{64};
+  Bounded<OwnerState> owner_states{16};
   Bounded<QemuCall> calls{256};
   Bounded<QemuCall> block_calls{256};  ///< Of its block layer, on errors.
   std::optional<End> ended;

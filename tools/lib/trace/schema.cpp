@@ -307,6 +307,8 @@ FIELDS(QemuCall,  //
        ARGUMENT(2, "as the register had it"), ARGUMENT(3, "as the register had it"),
        FIELD(pid, 'u', "", "process id"), FIELD(tid, 'u', "", "thread id"))
 
+FIELDS(OwnerState, FIELD(asked_ns, 'u', "ns", "when it was asked"))
+
 template <class S>
 constexpr RecordInfo info(std::string_view name, std::string_view text) {
   return {S::kType, name, sizeof(S), Fields<S>::kFields, text};
@@ -339,6 +341,7 @@ constexpr RecordInfo kSchema[] = {
     info<QmpPeer>("qmp_peer", "monitor, comm, command_line, user, container, parents"),
     info<QmpGap>("qmp_gap", ""),
     info<QemuCall>("qemu_call", "function, value, strings, callers"),
+    info<OwnerState>("owner_state", "owner, state"),
     info<ThreadTime>("thread_time", "comm, culprits"),
     info<ThreadStall>("thread_stall",
                       "comm, system_call, wchan, descriptor, culprits, kernel_stack, user_stack"),

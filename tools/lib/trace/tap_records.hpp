@@ -50,4 +50,11 @@ struct QemuCall {
 };
 static_assert(sizeof(QemuCall) == 40);
 
+/// What the management layer says of a VM's state. Text: who ("libvirt") NUL its words ("paused (user)").
+struct OwnerState {
+  static constexpr auto kType = static_cast<RecordType>(83);
+  std::uint64_t asked_ns;
+};
+static_assert(sizeof(OwnerState) == 8);
+
 }  // namespace vmwhy::trace
