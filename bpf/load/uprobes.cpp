@@ -59,12 +59,14 @@ char state_of(const std::string& stat) {
 std::map<std::string, std::string> sleepers(const struct stat& file) {
   std::map<std::string, std::string> out;
   for (const std::string& pid : numbers_in("/proc")) {
+    const std::string process = "/proc/" + pid, threads = process + "/task";
     struct stat exe {};
-    if (::stat(("/proc/" + pid + "/exe").c_str(), &exe) != 0) continue;
+    if (::stat((process + "/exe").c_str(), &exe) != 0) continue;
     if (exe.st_dev != file.st_dev || exe.st_ino != file.st_ino) continue;
-    for (const std::string& tid : numbers_in("/proc/" + pid + "/task")) {
-      const std::string folder = "/proc/" + pid + "/task/" + tid;
-      if (state_of(read_small(folder + "/stat")) == 'D') out[folder] = read_small(folder + "/schedstat");
+    for (const std::string& tid : numbers_in(threads)) {
+      std::string thread = threads;
+      thread.append("/").append(tid);
+      if (state_of(read_small(thread + "/stat")) == 'D') out[thread] = read_small(thread + "/schedstat");
     }
   }
   return out;
