@@ -3,7 +3,7 @@
 . /lab/lib.sh
 [ -e /dev/kvm ] || load_kvm
 qemu-system-x86_64 -nodefaults -machine pc,usb=off -accel kvm -cpu host -m 16 -display none -vga none -name followed \
-  -qmp unix:/tmp/followed,server=on,wait=off 2>calls_qemu.err &
+  -qmp unix:/tmp/watched,server=on,wait=off -qmp unix:/tmp/followed,server=on,wait=off 2>calls_qemu.err &
 qemu=$!
 i=0
 until [ -S /tmp/followed ] || [ $((i += 1)) -gt 600 ]; do usleep 100000; done
