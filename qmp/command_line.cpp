@@ -75,6 +75,7 @@ class Reader {
   void add_disk(const OptionArgument& argument);
   void place_nodes_above();
   void add_disk(std::string_view node, std::string_view path);
+  void add_nbd(const OptionArgument& argument, std::string_view node);
 
   struct Chardev {
     MonitorEndpoint endpoint;
@@ -183,6 +184,7 @@ void Reader::add_disk(std::string_view node, std::string_view path) {
 void Reader::add_disk(const OptionArgument& argument) {
   std::string_view node = argument.get("node-name");
   if (node.empty()) node = argument.get("id");
+  add_nbd(argument, node);
   for (const auto& [key, value] : argument.parts()) {
     const bool plain = key == "file" || key == "filename";
     if (!plain && !key.ends_with(".filename") && !key.ends_with("file.path")) continue;
@@ -199,6 +201,29 @@ void Reader::add_disk(const OptionArgument& argument) {
     } else {
       add_disk(node, value);
     }
+  }
+}
+
+/// "server.path", "server.host" and "server.port" of an NBD client, in the form in which QEMU names it
+/// itself.
+std::string nbd_name(const OptionArgument& argument, const std::string& prefix) {
+  const auto get = [&](const char* key) {
+    const std::string_view value = argument.get(prefix + "server." + key);
+    return std::string(value.empty() ? argument.get(prefix + key) : value);
+  };
+  if (const std::string path = get("path"); !path.empty()) return "nbd+unix://?socket=" + path;
+  const std::string host = get("host"), port = get("port");
+  if (host.empty()) return {};
+  const bool v6 = host.find(':') != std::string::npos;
+  return "nbd://" + (v6 ? "[" + host + "]" : host) + (port.empty() ? "" : ":" + port);
+}
+
+void Reader::add_nbd(const OptionArgument& argument, std::string_view node) {
+  for (const auto& [key, value] : argument.parts()) {
+    const bool driver = key == "driver" || key.ends_with(".driver");
+    if (!driver || value != "nbd") continue;
+    if (const std::string name = nbd_name(argument, key.substr(0, key.size() - 6)); !name.empty())
+      add_disk(node, name);
   }
 }
 

@@ -72,6 +72,9 @@ UnixSocket parse_socket(const nlmsghdr* header) {
       out.file_inode = static_cast<const unix_diag_vfs*>(RTA_DATA(attribute))->udiag_vfs_ino;
     if (attribute->rta_type == UNIX_DIAG_PEER && RTA_PAYLOAD(attribute) >= sizeof(std::uint32_t))
       std::memcpy(&out.peer_inode, RTA_DATA(attribute), sizeof out.peer_inode);
+    if (attribute->rta_type == UNIX_DIAG_RQLEN && RTA_PAYLOAD(attribute) >= sizeof(unix_diag_rqlen) &&
+        !out.listening)
+      out.unread_bytes = static_cast<const unix_diag_rqlen*>(RTA_DATA(attribute))->udiag_rqueue;
   }
   return out;
 }
@@ -108,7 +111,7 @@ std::vector<UnixSocket> query(std::uint32_t inode) {
   request.body.sdiag_family = AF_UNIX;
   request.body.udiag_states = ~0u;
   request.body.udiag_ino = inode;
-  request.body.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER;
+  request.body.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN;
   request.body.udiag_cookie[0] = request.body.udiag_cookie[1] = ~0u;
   if (::send(fd.get(), &request, sizeof request, 0) < 0) return out;
   while (read_answers(fd.get(), dump, out)) {

@@ -21,6 +21,7 @@ struct UnixSocket {
   std::uint32_t file_inode = 0;  ///< Of the socket's file; 0: none. Accepted sockets carry their listener's.
   std::string
       path;  ///< As bound; an abstract name begins with '@'. Empty: unnamed. Accepted sockets likewise.
+  std::uint64_t unread_bytes = 0;  ///< Sent to it, and not read by its process.
 };
 
 /// All stream sockets of this network namespace; empty if sock_diag is not to be had.

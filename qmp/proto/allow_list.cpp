@@ -8,7 +8,9 @@ namespace vmwhy::qmp::proto {
 namespace {
 
 // Sorted. Not here although they begin with query-: query-cpu-model-expansion and its kin take arguments that
-// build CPU objects, and query-sev-attestation-report talks to the secure processor.
+// build CPU objects, and query-sev-attestation-report talks to the secure processor. Asked of a device that
+// another process serves, x-query-virtio-queue-status would stop that queue: who asks it must know the
+// device.
 constexpr std::string_view kReadOnly[] = {
     "qmp_capabilities",
     "qom-get",
@@ -53,6 +55,7 @@ constexpr std::string_view kReadOnly[] = {
     "query-vnc",
     "query-xen-replication-status",
     "query-yank",
+    "x-query-virtio-queue-status",
 };
 static_assert(std::is_sorted(std::begin(kReadOnly), std::end(kReadOnly)));
 

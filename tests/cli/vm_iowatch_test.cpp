@@ -80,7 +80,7 @@ TEST(VmIowatch, PrintsOnlyWhatWasSeenAndEscapesNames) {
   line.p50_ns = 120'000;
   group.lines = {line, {"web1", "d0", "syscall", "", "/x", "read", "probes"}};
   std::ostringstream text, json;
-  vm_iowatch::print_table(text, {group}, "now", 1'000'000'000);
+  vm_iowatch::print_table(text, {group}, "now", 1'000'000'000, false);
   EXPECT_THAT(text.str(), HasSubstr("2 in flight, the oldest for 1.5 s"));
   EXPECT_THAT(text.str(), HasSubstr("120 µs"));
   EXPECT_THAT(text.str(), ::testing::Not(HasSubstr("read")));

@@ -9,6 +9,7 @@
 #include <linux/kvm.h>
 #include <linux/netlink.h>
 #include <linux/userfaultfd.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -32,8 +33,11 @@
 #include "bpf/load/uprobes.hpp"
 #include "cgroup.hpp"
 #include "child_process.hpp"
+#include "core/unique_fd.hpp"
+#include "host/tcp_sockets.hpp"
 #include "loop_device.hpp"
 #include "mount.hpp"
+#include "qmp/unix_sockets.hpp"
 #include "sym/executable.hpp"
 #include "temp_dir.hpp"
 
@@ -268,6 +272,24 @@ std::string probe_libvirt() {
   }
 }
 
+std::string probe_sock_diag() {
+  // Their modules may be missing, or may not be loaded from here.
+  if (qmp::dump_unix_sockets().empty()) return "sock_diag tells of no Unix socket";
+  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const UniqueFd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  auto* plain = reinterpret_cast<sockaddr*>(&address);
+  if (::bind(listener.get(), plain, size) != 0 || ::listen(listener.get(), 1) != 0 ||
+      ::getsockname(listener.get(), plain, &size) != 0 || ::connect(client.get(), plain, size) != 0)
+    return error_of("a connection to 127.0.0.1");
+  for (const host::TcpSocket& socket : host::dump_tcp_sockets())
+    if (socket.remote.port == ntohs(address.sin_port) && socket.has_info) return {};
+  return "sock_diag does not tell of a TCP socket";
+}
+
 std::string probe_kvm_events() {
   return ::access("/sys/module/kvm", F_OK) == 0 ? "" : error_of("/sys/module/kvm");
 }
@@ -314,6 +336,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"tap", probe_tap},
       {"uprobes", probe_uprobes},
       {"kvm_events", probe_kvm_events},
+      {"sock_diag", probe_sock_diag},
   };
   return all;
 }

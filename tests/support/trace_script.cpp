@@ -14,8 +14,8 @@
 
 #include "core/text.hpp"
 #include "stalls/times.hpp"
-#include "tests/support/io_names.hpp"
 #include "tests/support/temp_dir.hpp"
+#include "tests/support/trace_script_io.hpp"
 #include "tests/support/trace_script_line.hpp"
 #include "trace/tap_records.hpp"
 #include "trace/writer.hpp"
@@ -49,13 +49,6 @@ OwnedRecord status(const Line& line) {
   const bool running = line.value("running", line.word(0) == "running" ? "yes" : "no") == "yes";
   return message(line, trace::QmpKind::return_, "query-status",
                  json::object{{"return", json::object{{"status", line.word(0)}, {"running", running}}}});
-}
-
-std::uint32_t named(const std::string& name,
-                    std::initializer_list<std::pair<const char*, std::uint32_t>> names) {
-  for (const auto& [known, value] : names)
-    if (name == known) return value;
-  return 0;
 }
 
 OwnedRecord link(const Line& line) {
@@ -147,54 +140,6 @@ OwnedRecord file(const Line& line) {
                                               f.rdev != 0 ? "" : line.value("mount", "/srv"),
                                               f.rdev != 0 ? "" : line.value("fs", "tmpfs"),
                                               f.rdev != 0 ? "" : line.value("source", "tmpfs")}));
-}
-
-OwnedRecord io(const Line& line) {
-  trace::IoSyscall s{};
-  s.what = named(line.word(0), {{"failed", 1}, {"short", 2}, {"slow", 3}, {"under_way", 4}});
-  s.duration_ns = span(line.number("took", 0.0002));
-  s.offset = line.bytes("offset");
-  s.length = line.bytes("length", 4096);
-  s.result =
-      line.has("errno") ? -errno_number(line.value("errno")) : static_cast<std::int64_t>(line.bytes("done"));
-  s.rdev = line.device("block");
-  s.ino = static_cast<std::uint64_t>(line.number("ino", 17));
-  s.pid = 4242;
-  s.tid = static_cast<std::uint32_t>(line.number("tid", 4250));
-  s.fd = static_cast<std::int32_t>(line.number("fd", 11));
-  s.operation = io_operation(line.value("op", "write"));
-  return trace::make_record(
-      at(line.time), line.vm(), s,
-      trace::join_text({line.value("path", "/srv/d.qcow2"), line.value("call", "pwrite64")}));
-}
-
-OwnedRecord block_failure(const Line& line) {
-  trace::IoBlock b{};
-  b.sector = line.bytes("sector");
-  b.length = line.bytes("length", 4096);
-  b.dev = line.device("block");
-  b.error = static_cast<std::uint32_t>(errno_number(line.value("errno", "EIO")));
-  b.operation = io_operation(line.value("op", "write"));
-  return trace::make_record(at(line.time), 0, b,
-                            trace::join_text({line.value("disk"), line.value("status")}));
-}
-
-OwnedRecord io_stats(const Line& line) {
-  trace::IoStats s{};
-  s.layer = named(line.word(0), {{"guest", 1}, {"syscall", 2}, {"block", 3}});
-  s.window_ns = span(line.number("window", 1));
-  s.count = static_cast<std::uint64_t>(line.number("count"));
-  s.bytes = line.bytes("bytes", s.count * 4096);
-  s.mean_ns = span(line.number("mean"));
-  s.max_ns = span(line.number("max"));
-  s.oldest_ns = span(line.number("oldest"));
-  s.in_flight = static_cast<std::uint32_t>(line.number("in_flight"));
-  s.operation = s.count == 0 ? 0 : io_operation(line.value("op", "write"));
-  const bool disk = line.word(0) == "block";
-  return trace::make_record(
-      at(line.time), disk ? 0 : line.vm(), s,
-      trace::join_text({disk ? "" : line.value("node", "d0"), line.value("disk"),
-                        line.word(0) == "syscall" ? line.value("path", "/srv/d.qcow2") : ""}));
 }
 
 OwnedRecord process(const Line& line) {
@@ -427,6 +372,8 @@ bool make(const Line& line, OwnedRecord& out) {
     out = io(line);
   else if (type == "io_stats")
     out = io_stats(line);
+  else if (type == "storage_link")
+    out = storage_link(line);
   else if (type == "block_failure")
     out = block_failure(line);
   else if (type == "process")

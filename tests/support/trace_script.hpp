@@ -26,6 +26,9 @@
 //                            took=SECONDS tid= path=
 //   io_stats guest|syscall|block  window=SECONDS count= mean=SECONDS max=SECONDS oldest=SECONDS in_flight=
 //                            op= bytes= node= disk= path=
+//   storage_link connected|gone|absent  silent=SECONDS unread=BYTES unacked=BYTES in_flight= unix=PATH (else
+//                            TCP: address= window=0 retransmits= probes= retransmitted= rtt=US) pid= letter=
+//                            server= node= driver=
 //   block_failure            disk= op= sector= length= errno=NAME status= block=MAJ:MIN
 //   kmsg -- line             log path= -- text          sensor NAME STATE detail= remedy=
 //   seen {discovery}         pid=                       end HOW STATUS core=yes -- how it was learned

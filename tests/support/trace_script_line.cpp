@@ -109,4 +109,11 @@ std::string parse_line(std::string_view line, Line& out) {
   return out.type.empty() ? "no type" : "";
 }
 
+std::uint32_t named(const std::string& name,
+                    std::initializer_list<std::pair<const char*, std::uint32_t>> names) {
+  for (const auto& [known, value] : names)
+    if (name == known) return value;
+  return 0;
+}
+
 }  // namespace vmwhy::test

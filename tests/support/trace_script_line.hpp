@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <initializer_list>
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace vmwhy::test {
@@ -61,5 +63,9 @@ std::string unescape(std::string_view text);
 
 /// @return what is wrong with it; "" if nothing is.
 std::string parse_line(std::string_view line, Line& out);
+
+/// The value of a name of a list; 0 for any other.
+std::uint32_t named(const std::string& name,
+                    std::initializer_list<std::pair<const char*, std::uint32_t>> names);
 
 }  // namespace vmwhy::test

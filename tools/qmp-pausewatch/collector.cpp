@@ -122,6 +122,7 @@ void Collector::look_at_host() {
     if (const auto record = host::host_pressure(now)) recorder.add(*record);
   if (context_.kmsg) context_.kmsg->drain();
   if (context_.ledger) context_.ledger->drain();
+  if (vm_.watched_by_process()) context_.links->look(now, vm_.id_);
   if (context_.listener) context_.listener->drain();
   if (context_.calls) context_.calls->drain();
   ask_owner();

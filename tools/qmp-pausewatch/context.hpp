@@ -14,6 +14,7 @@
 #include "qemu/calls.hpp"
 #include "record/recorder.hpp"
 #include "storage/ledger.hpp"
+#include "storage/server_links.hpp"
 #include "tools/qmp-pausewatch/listener.hpp"
 #include "tools/qmp-pausewatch/options.hpp"
 
@@ -29,6 +30,7 @@ struct Context {
   std::unique_ptr<host::ProcessConnector> connector;  ///< Null: not needed, or no right.
   std::unique_ptr<host::Kmsg> kmsg;                   ///< Null: the kernel log cannot be read.
   std::unique_ptr<storage::Ledger> ledger;            ///< Null: no kernel probes.
+  std::unique_ptr<storage::ServerLinks> links;        ///< Of all VMs, to storage servers.
   host::CgroupMounts mounts;
   bool psi = false;
   std::unique_ptr<Listener> listener;  ///< Null: monitors of others are not heard; no_listener says why.

@@ -123,6 +123,7 @@ void VmWatch::watch_process() {
   }
   if (context_.ledger) context_.ledger->watch(process_.pid, id_);
   follow_calls();
+  context_.links->learn(id_, process_.pid, storage::server_nodes(process_.disks));
   listen();
   cgroup_ = host::CgroupWatch(process_.pid, context_.mounts);
   for (const qmp::QemuThread& thread : process_.threads)
@@ -293,6 +294,8 @@ void VmWatch::refresh_nodes() {
 void VmWatch::take_nodes(const boost::json::value& named_block_nodes) {
   if (auto nodes = storage::parse_named_block_nodes(named_block_nodes); !nodes.empty())
     nodes_ = std::move(nodes);
+  if (process_.pid != 0 && !gone_)
+    context_.links->learn(id_, process_.pid, storage::parse_server_nodes(named_block_nodes));
 }
 
 std::string VmWatch::descriptor_path(const std::string& path) const {
@@ -361,6 +364,7 @@ void VmWatch::on_exit(const trace::VmEnd& end, const std::string& how) {
   if (context_.ledger) context_.ledger->unwatch(process_.pid);
   if (context_.calls) context_.calls->drain();
   if (context_.calls) context_.calls->unwatch(process_.pid);
+  context_.links->forget(id_);
   if (listening_) context_.listener->unwatch(process_.pid);
   context_.recorder.add(trace::make_record(clock::now_ns(), id_, end, how));
   if (link_) link_->close();
@@ -438,7 +442,7 @@ std::string VmWatch::hung_storage() const {
     return fmt::format("{} has had a request under way for {}",
                        oldest->path.empty() ? "a file" : oldest->path,
                        human_duration(static_cast<std::int64_t>(now - oldest->began_ns)));
-  return {};
+  return context_.links->silent(id_);
 }
 
 // ---- collecting ----
@@ -482,6 +486,7 @@ void VmWatch::finish(const std::string& reason) {
   if (context_.ledger) context_.ledger->unwatch(process_.pid);
   if (context_.calls) context_.calls->drain();
   if (context_.calls) context_.calls->unwatch(process_.pid);
+  context_.links->forget(id_);
   if (listening_ && !gone_) context_.listener->unwatch(process_.pid);
   if (collector_) collector_->abandon();
   context_.recorder.add(watch_record(clock::now_ns(), id_, trace::WatchEvent::end, reason));

@@ -29,6 +29,9 @@ constexpr std::size_t kBeatsPerSecond = 64;
 /// How long the end of a run waits for collections under way, in steps of 50 ms.
 constexpr int kLastWaits = 30;
 
+/// A storage server that has not answered for so long hangs.
+constexpr std::uint64_t kServerHangs = 5'000'000'000;
+
 /// A process that is no QEMU yet is looked at so often, at this distance.
 constexpr int kYoungLooks = 10;
 constexpr std::chrono::milliseconds kYoungPause{50};
@@ -80,7 +83,10 @@ int Watcher::run() {
   if (nothing_to_watch(found) || !open_trace(found)) return cli::kEnvironment;
 
   context_ = std::make_unique<Context>(
-      Context{io_, options_, *recorder_, err_, nullptr, nullptr, nullptr, std::move(opened.ledger), {}});
+      Context{io_, options_, *recorder_, err_, nullptr, nullptr, nullptr, std::move(opened.ledger), {}, {}});
+  context_->links = std::make_unique<storage::ServerLinks>(
+      *recorder_, kServerHangs,
+      [](std::uint32_t, const std::vector<std::string>&) { return storage::GuestWaits{}; });
   listen(std::move(heard));
   context_->mounts = host::find_cgroup_mounts();
   context_->probe = std::move(probe_);
@@ -324,6 +330,9 @@ void Watcher::slice() {
     if (waiting != 0) check_rtt(*vm, waiting);
   }
   if (slot == 0) every_second();
+  const std::uint64_t now = clock::now_ns();
+  const auto due = context_->links->next_hang_ns();
+  if (due && *due <= now && *due + kSlice.count() * 2'000'000ull > now) context_->links->look(now);
   look_for_more();
   if (command_due_ && unsettled_.empty()) start_command();
   watch_command();
@@ -334,6 +343,7 @@ void Watcher::every_second() {
   if (context_->psi)
     if (const auto record = host::host_pressure(clock::now_ns())) recorder_->add(*record);
   if (context_->ledger) context_->ledger->look();
+  context_->links->look(clock::now_ns());
   if (context_->listener) context_->listener->every_second();
   if (context_->calls) context_->calls->every_second();
   recorder_->flush();

@@ -58,6 +58,7 @@ boost::json::object to_json(const Event& event) {
   add("layer", event.layer);
   add("device", event.device);
   add("path", event.path);
+  add("address", event.address);
   add_number("offset", event.offset);
   add_number("sector", event.sector);
   add_number("length", event.length);

@@ -25,6 +25,7 @@ struct Event {
   std::string kind;  ///< "error", "slow", "hang".
   std::uint64_t time_ns = 0;
   std::string vm, node, op, layer, device, path, errno_name, status;
+  std::string address;  ///< Of a storage server.
   std::optional<std::uint64_t> offset, sector, length, latency_ns;
   boost::json::array chain;  ///< From the layer that told of it down.
   std::string text;          ///< One line for people, without time and VM.

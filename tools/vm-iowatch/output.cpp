@@ -33,12 +33,12 @@ void print_event(std::ostream& out, const Event& event, const std::string& wall)
       << std::flush;
 }
 
-void print_table(std::ostream& out, const std::vector<Group>& groups, const std::string& wall,
-                 std::uint64_t window_ns) {
+std::string print_table(std::ostream& out, const std::vector<Group>& groups, const std::string& wall,
+                        std::uint64_t window_ns, bool waits) {
   out << fmt::format("{:<40}{:>8} {:>8} {:>9} {:>9} {:>9} {:>9} {:>5}\n", wall, "/s", "MiB/s", "mean", "p50",
                      "p99", "max", "err");
   std::string vm;
-  bool idle = true;
+  bool idle = !waits;
   const double seconds = static_cast<double>(window_ns) / 1e9;
   for (const Group& group : groups) {
     const bool waits = group.in_flight && group.in_flight->count != 0;
@@ -65,6 +65,7 @@ void print_table(std::ostream& out, const std::vector<Group>& groups, const std:
   }
   if (idle) out << "  nothing was asked of the storage\n";
   out << std::flush;
+  return vm;
 }
 
 void print_stats_json(std::ostream& out, const std::vector<Group>& groups, std::uint64_t time_ns,

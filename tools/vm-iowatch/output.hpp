@@ -14,8 +14,10 @@
 namespace vmwhy::vm_iowatch {
 
 /// @param window_ns  How long the counts were taken.
-void print_table(std::ostream& out, const std::vector<Group>& groups, const std::string& wall,
-                 std::uint64_t window_ns);
+/// @return whose part came last: "VM web1", "host".
+/// @param waits      Something that no group counts is waited for: the storage is not idle.
+std::string print_table(std::ostream& out, const std::vector<Group>& groups, const std::string& wall,
+                        std::uint64_t window_ns, bool waits);
 /// One line for each operation that was seen, and for each file or disk with something in flight.
 void print_stats_json(std::ostream& out, const std::vector<Group>& groups, std::uint64_t time_ns,
                       std::uint64_t window_ns);

@@ -24,6 +24,8 @@ constexpr std::uint64_t kSecond = 1'000'000'000;
 constexpr std::chrono::milliseconds kTick{50};
 /// Of several failures of a burst only the first calls for another look at the files.
 constexpr std::uint64_t kLookPause = kSecond;
+/// Sockets of storage servers are looked at so often.
+constexpr std::uint64_t kLinkPause = kSecond / 4;
 
 boost::json::object trace_meta(const Options& options) {
   utsname kernel{};
@@ -73,6 +75,7 @@ int Session::open_trace() {
   }
   recorder_ = std::make_unique<record::Recorder>(std::move(writer), [this](const trace::RecordView& record) {
     if (events_) events_->take(record);
+    if (link_events_) link_events_->take(record);
   });
   return cli::kOk;
 }
@@ -127,12 +130,19 @@ int Session::prepare() {
   record_start();
   stack_.emplace();
   table_ = std::make_unique<Table>(ledger_ ? &ledger_->probes() : nullptr, ledger_ && ledger_->sees_calls());
-  events_ = std::make_unique<Events>(
-      [this](std::uint32_t id) -> const Vm* {
-        const auto at = vms_.find(id);
-        return at == vms_.end() ? nullptr : at->second.get();
-      },
-      *stack_, options_.node, [this](const Event& event) { on_event(event); });
+  const auto find_vm = [this](std::uint32_t id) -> const Vm* {
+    const auto at = vms_.find(id);
+    return at == vms_.end() ? nullptr : at->second.get();
+  };
+  const auto on_each = [this](const Event& event) { on_event(event); };
+  events_ = std::make_unique<Events>(find_vm, *stack_, options_.node, on_each);
+  link_events_ = std::make_unique<LinkEvents>(find_vm, static_cast<std::uint64_t>(options_.slow.count()),
+                                              options_.node, on_each);
+  links_ =
+      std::make_unique<storage::ServerLinks>(*recorder_, static_cast<std::uint64_t>(options_.hang.count()),
+                                             [this](std::uint32_t vm, const std::vector<std::string>& nodes) {
+                                               return progress_.waits(vm, nodes, clock::now_ns());
+                                             });
   if (ledger_) ledger_->start(io_, *recorder_);
   if (!options_.map)
     if (auto kmsg =
@@ -144,8 +154,9 @@ int Session::prepare() {
     Vm::Handlers handlers;
     handlers.on_learned = [this, id] { on_learned(*vms_.at(id)); };
     handlers.on_event = [this, id](const qmp::Event& event) { on_qmp_event(*vms_.at(id), event); };
+    handlers.on_running = [this, id](bool running) { progress_.set_running(id, running); };
     handlers.on_blockstats = [this, id](const boost::json::value& value) {
-      table_->take(*vms_.at(id), value);
+      on_blockstats(*vms_.at(id), value);
     };
     if (ledger_) ledger_->watch(target.process.pid, id);
     vms_[id] = std::make_unique<Vm>(Context{io_, *recorder_, probe_.get()}, id, std::move(target),
@@ -158,6 +169,7 @@ int Session::prepare() {
 void Session::on_learned(Vm& vm) {
   table_->learn(vm, options_.node, *stack_);
   events_->learn(vm);
+  if (!options_.map) links_->learn(vm.id(), vm.pid(), vm.servers());
   node_found_ = node_found_ || options_.node.empty() || vm.map().graph.nodes.contains(options_.node);
   learned_[vm.id()] = true;
   open_files_[vm.id()] = open_files(vm.pid());
@@ -214,8 +226,10 @@ void Session::on_qmp_event(Vm& vm, const qmp::Event& event) {
   const bool changed = event.name.rfind("BLOCK_JOB", 0) == 0 || event.name == "DEVICE_DELETED" ||
                        event.name == "DEVICE_TRAY_MOVED" || event.name == "JOB_STATUS_CHANGE";
   if (changed) vm.learn();
+  if (event.name == "STOP" || event.name == "RESUME") progress_.set_running(vm.id(), event.name == "RESUME");
   if (event.name != "BLOCK_IO_ERROR" && event.name != "STOP") return;
   const std::uint64_t now = clock::now_ns();
+  links_->look(now, vm.id());
   if (now < last_look_ns_ + kLookPause && event.name != "STOP") return;
   last_look_ns_ = now;
   vm.look_again();
@@ -246,6 +260,7 @@ void Session::every_tick() {
     if (!alive) return stop("every VM has ended");
     if (const auto error = recorder_->take_error()) complain(*error);
   }
+  look_at_links(now);
   tick_.expires_after(kTick);
   tick_.async_wait([this](const boost::system::error_code& error) {
     if (!error && !stopping_) every_tick();
@@ -284,7 +299,28 @@ void Session::look_at_threads(std::uint64_t now) {
   waiting_ = std::move(still);
 }
 
+void Session::look_at_links(std::uint64_t now) {
+  const auto due = links_->next_hang_ns();
+  const bool hangs = due && *due <= now && *due > looked_at_links_ns_;
+  if (now < looked_at_links_ns_ + kLinkPause && !hangs) return;
+  looked_at_links_ns_ = now;
+  links_->look(now);
+}
+
+void Session::on_blockstats(Vm& vm, const boost::json::value& blockstats) {
+  table_->take(vm, blockstats);
+  progress_.take(vm.id(), blockstats, clock::now_ns());
+  std::vector<std::string> nodes;
+  for (const storage::ServerNode& server : vm.servers()) nodes.push_back(server.node);
+  vm.ask_queues(
+      progress_.questions(vm.id(), nodes),
+      [this, id = vm.id()](const storage::GuestProgress::Queue& queue, const boost::json::value* status) {
+        progress_.take(id, queue, status, clock::now_ns());
+      });
+}
+
 void Session::hang_again(std::uint64_t now) {
+  link_events_->again();
   if (!ledger_) return;
   for (const trace::OwnedRecord& record : ledger_->hanging(now)) events_->take(record.view());
   events_->look(ledger_->probes().block_under_way(), now, static_cast<std::uint64_t>(options_.hang.count()),
@@ -298,10 +334,15 @@ void Session::every_interval() {
     const std::uint64_t now = clock::now_ns();
     const auto groups = table_->sample(now);
     record_stats(*recorder_, groups, now, now - last_sample_ns_);
-    if (options_.json)
+    links_->look(now, storage::ServerLinks::kAll);
+    const auto links = link_events_->lines(links_->links());
+    if (options_.json) {
       print_stats_json(out_, groups, now, now - last_sample_ns_);
-    else
-      print_table(out_, groups, wall(now), now - last_sample_ns_);
+      print_links_json(out_, links, now, now - last_sample_ns_);
+    } else {
+      const bool waiting = std::ranges::any_of(links, waits);
+      print_links(out_, links, print_table(out_, groups, wall(now), now - last_sample_ns_, waiting));
+    }
     last_sample_ns_ = now;
     hang_again(now);
     for (const auto& entry : vms_) {

@@ -13,8 +13,11 @@
 #include <vector>
 
 #include "host/kmsg.hpp"
+#include "storage/guest_progress.hpp"
 #include "storage/ledger.hpp"
+#include "storage/server_links.hpp"
 #include "tools/vm-iowatch/events.hpp"
+#include "tools/vm-iowatch/link_events.hpp"
 #include "tools/vm-iowatch/options.hpp"
 #include "tools/vm-iowatch/table.hpp"
 
@@ -38,6 +41,8 @@ class Session {
   void every_tick();
   void look_at_threads(std::uint64_t now);
   void hang_again(std::uint64_t now);
+  void on_blockstats(Vm& vm, const boost::json::value& blockstats);
+  void look_at_links(std::uint64_t now);
   void on_event(const Event& event);
   void note_sensors();
   void stop(const std::string& reason);
@@ -58,6 +63,10 @@ class Session {
   std::optional<storage::DeviceStack> stack_;
   std::unique_ptr<Table> table_;
   std::unique_ptr<Events> events_;
+  std::unique_ptr<LinkEvents> link_events_;
+  std::unique_ptr<storage::ServerLinks> links_;
+  storage::GuestProgress progress_;
+  std::uint64_t looked_at_links_ns_ = 0;
   std::map<std::uint32_t, std::unique_ptr<Vm>> vms_;
   std::map<std::uint32_t, bool> learned_;
   std::map<std::uint32_t, std::string> open_files_;  ///< When the map was learned.

@@ -80,7 +80,7 @@ void Vm::on_state(qmp::LinkState state, const qmp::Failure* failure) {
   ready_ = true;
   map_.note.clear();
   record_link(trace::QmpLinkState::ready, "");
-  ask("query-status", [](const boost::json::value*) {});
+  ask_status();
   settled_ = true;
   learn();
 }
@@ -160,9 +160,14 @@ void Vm::learn() {
 }
 
 void Vm::ask(const char* command, std::function<void(const boost::json::value*)> handler) {
-  ++asked_;
   boost::json::object arguments;
   if (std::string_view(command) == "query-named-block-nodes") arguments["flat"] = true;
+  ask(command, std::move(arguments), std::move(handler));
+}
+
+void Vm::ask(const char* command, boost::json::object arguments,
+             std::function<void(const boost::json::value*)> handler) {
+  ++asked_;
   client_->execute(command, std::move(arguments),
                    [this, alive = std::weak_ptr(alive_),
                     handler = std::move(handler)](const qmp::Result<qmp::Reply>& reply) {
@@ -199,6 +204,14 @@ void Vm::learned() {
   handlers_.on_learned();
 }
 
+void Vm::ask_status() {
+  ask("query-status", [this](const boost::json::value* value) {
+    const auto* object = value != nullptr ? value->if_object() : nullptr;
+    const auto* running = object != nullptr ? object->if_contains("running") : nullptr;
+    if (running != nullptr && running->is_bool()) handlers_.on_running(running->get_bool());
+  });
+}
+
 void Vm::ask_blockstats() {
   if (!ready_ || !all_reached_ || asked_ != 0 || learning_ || looking_) return;
   looking_ = true;
@@ -212,11 +225,26 @@ void Vm::ask_blockstats() {
   });
 }
 
+void Vm::ask_queues(const std::vector<storage::GuestProgress::Queue>& queues, const QueueHandler& handler) {
+  if (!ready_) return;
+  for (const storage::GuestProgress::Queue& queue : queues)
+    ask("x-query-virtio-queue-status", {{"path", queue.path}, {"queue", queue.number}},
+        [queue, handler](const boost::json::value* value) { handler(queue, value); });
+}
+
+std::vector<storage::ServerNode> Vm::servers() const {
+  std::vector<storage::ServerNode> out;
+  for (const auto& entry : map_.graph.nodes)
+    if (auto address = storage::server_of(entry.second.filename))
+      out.push_back({entry.first, *address, entry.second.driver == address->driver});
+  return out.empty() ? storage::server_nodes(target_.process.disks) : out;
+}
+
 void Vm::look_again() {
   const std::uint64_t began = clock::now_ns();
   look_at(paths(), true, [this, began](bool all_reached) {
     all_reached_ = all_reached;
-    if (ready_ && asked_ == 0) ask("query-status", [](const boost::json::value*) {});
+    if (ready_ && asked_ == 0) ask_status();
     trace::Collected collected{};
     collected.began_ns = began;
     context_.recorder.add(trace::make_record(clock::now_ns(), id_, collected, ""));

@@ -14,6 +14,7 @@
 #include "host/storage_probe.hpp"
 #include "qmp/client.hpp"
 #include "record/recorder.hpp"
+#include "storage/guest_progress.hpp"
 #include "storage/map.hpp"
 #include "tools/vm-iowatch/targets.hpp"
 
@@ -32,6 +33,7 @@ class Vm {
     std::function<void()> on_learned;  ///< The map is as good as it gets; again after every learn().
     std::function<void(const qmp::Event&)> on_event;
     std::function<void(const boost::json::value&)> on_blockstats;
+    std::function<void(bool running)> on_running;  ///< By query-status.
   };
 
   Vm(const Context& context, std::uint32_t id, Target target, Handlers handlers);
@@ -43,6 +45,9 @@ class Vm {
   void learn();
   /// Asks query-blockstats, if each file has answered the last look and QEMU its last question.
   void ask_blockstats();
+  /// Asks about virtio queues; one answer for each of them, null where QEMU has none to give.
+  using QueueHandler = std::function<void(const storage::GuestProgress::Queue&, const boost::json::value*)>;
+  void ask_queues(const std::vector<storage::GuestProgress::Queue>& queues, const QueueHandler& handler);
   /// Looks at each file once more, into the trace; for what happened just now.
   void look_again();
   /// Records the end of the watch.
@@ -53,6 +58,8 @@ class Vm {
   const storage::MapInput& map() const { return map_; }
   const std::string& name() const { return map_.name; }
   bool has_monitor() const { return ready_; }
+  /// The nodes over servers that QEMU's own clients speak to.
+  std::vector<storage::ServerNode> servers() const;
   /// Names of the nodes whose lowest file is `path`.
   std::vector<std::string> nodes_of(const std::string& path) const;
 
@@ -60,7 +67,10 @@ class Vm {
   using Done = std::function<void(bool all_reached)>;
   void look_at(const std::vector<std::string>& paths, bool record, Done done);
   void ask_graph();
+  void ask_status();
   void ask(const char* command, std::function<void(const boost::json::value*)> handler);
+  void ask(const char* command, boost::json::object arguments,
+           std::function<void(const boost::json::value*)> handler);
   void learned();
   std::vector<std::string> paths() const;
   void on_traffic(const qmp::Traffic& traffic);

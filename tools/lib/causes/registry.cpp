@@ -19,6 +19,8 @@ std::span<const Rule> rules() {
       {"storage-permission", 35, judge_storage_permission},
       {"storage-network", 25, judge_storage_network},
       {"storage-hang", 35, judge_storage_hang},
+      {"storage-hang", 35, judge_server_silent},
+      {"storage-network", 35, judge_server_unreachable},
       {"storage-slow", 20, judge_storage_slow},
       {"storage-network", 25, judge_network_slow},
       {"qemu-io-stall", 30, judge_qemu_io_stall},

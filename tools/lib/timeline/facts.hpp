@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "timeline/storage_link.hpp"
 #include "trace/tap_records.hpp"
 #include "trace/thread_records.hpp"
 

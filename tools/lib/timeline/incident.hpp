@@ -40,11 +40,12 @@ enum class Topic {
 
 /// Why a stall is open; it closes when none is left.
 enum StallReason : unsigned {
-  kNoReply = 1u << 0,     ///< A command is overdue.
-  kStopped = 1u << 1,     ///< The process is in T or t.
-  kFrozen = 1u << 2,      ///< Its cgroup is frozen.
-  kHungThread = 1u << 3,  ///< A thread is in D, and nothing moves.
-  kNoGreeting = 1u << 4,  ///< A monitor that nobody else holds does not greet.
+  kNoReply = 1u << 0,       ///< A command is overdue.
+  kStopped = 1u << 1,       ///< The process is in T or t.
+  kFrozen = 1u << 2,        ///< Its cgroup is frozen.
+  kHungThread = 1u << 3,    ///< A thread is in D, and nothing moves.
+  kNoGreeting = 1u << 4,    ///< A monitor that nobody else holds does not greet.
+  kSilentServer = 1u << 5,  ///< A storage server that QEMU itself speaks to does not answer.
 };
 
 struct Incident {

@@ -225,6 +225,21 @@ void Incidents::on_host_suspended(const std::map<std::uint32_t, VmTracks>& vms, 
   }
 }
 
+void Incidents::on_storage_link(const VmTracks& vm, const StorageLink& link) {
+  if (vm.ended) return;
+  auto& silent = states_[vm.id].silent;
+  const std::pair key{link.address, link.link.socket};
+  if (link.hangs()) {
+    if (silent.size() < kMaxLinks) silent.insert(key);
+    return set_stall(vm.id, kSilentServer, "storage server does not answer", link.silent_since_ns(),
+                     link.time_ns);
+  }
+  if (silent.erase(key) != 0 && silent.empty())
+    clear_stall(
+        vm.id, kSilentServer, link.time_ns,
+        link.connected() ? "the storage server answers again" : "the connection to the server is gone");
+}
+
 void Incidents::tick(const std::map<std::uint32_t, VmTracks>& vms, std::uint64_t now_ns) {
   for (auto at = ticking_.begin(); at != ticking_.end();) {
     const std::uint32_t id = *at;

@@ -39,6 +39,7 @@ class Incidents {
   void on_kvm_exits(const VmTracks& vm, const KvmExits& fact);
   void on_request(const VmTracks& vm, const IoRequest& request);
   void on_io_stats(const VmTracks& vm, const IoStats& stats);
+  void on_storage_link(const VmTracks& vm, const StorageLink& link);
   void on_thread_stall(const VmTracks& vm, const ThreadStall& fact);
   void on_call(VmTracks& vm, const QemuCall& call, std::uint64_t now_ns);
   void on_host_suspended(const std::map<std::uint32_t, VmTracks>& vms, const Suspend& suspend);
@@ -78,8 +79,9 @@ class Incidents {
     std::deque<std::pair<std::uint64_t, std::uint64_t>> slow;  ///< Begin and end of recent slow requests.
     /// By node and operation: since when, and until when, the guest's requests have been slow.
     std::map<std::pair<std::string, std::uint32_t>, std::pair<std::uint64_t, std::uint64_t>> guest_slow;
-    std::map<std::uint32_t, std::uint64_t> peers;    ///< By link: since when it is connected.
-    std::map<std::uint32_t, std::uint64_t> blocked;  ///< By link: since when it does not read.
+    std::set<std::pair<std::string, std::uint32_t>> silent;  ///< Servers, by address and socket.
+    std::map<std::uint32_t, std::uint64_t> peers;            ///< By link: since when it is connected.
+    std::map<std::uint32_t, std::uint64_t> blocked;          ///< By link: since when it does not read.
     std::uint64_t client_gone_ns = 0;  ///< A client closed its monitor, and what that means is not known yet.
   };
 

@@ -98,6 +98,8 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
   // Numbered in thread_records.hpp: no names of the enumeration.
   if (record.type() == trace::ThreadStall::kType)
     return incidents_.on_thread_stall(*vm, add_thread_stall(*vm, record));
+  if (record.type() == trace::StorageLink::kType)
+    return incidents_.on_storage_link(*vm, vm->storage_links.add(decode_storage_link(record)));
   if (record.type() == trace::ProcessSignal::kType) return add_process_signal(*vm, record);
   switch (record.type()) {
     case trace::RecordType::vm_seen:
@@ -213,6 +215,7 @@ void Timeline::forget() {
     vm.logs.forget_before(since);
     vm.requests.forget_before(since, 0);
     vm.io_stats.forget_before(since, 0);
+    vm.storage_links.forget_before(since, 0);
     vm.thread_stalls.forget_before(since, 0);
     vm.signals.forget_before(since, 0);
     vm.owner_states.forget_before(since, 0);

@@ -72,6 +72,7 @@ struct VmTracks {
   Bounded<KvmExits> kvm_exits{512};
   Bounded<IoRequest> requests{256};
   Bounded<IoStats> io_stats{512};
+  Bounded<StorageLink> storage_links{512};
   Bounded<ThreadStall> thread_stalls{512};
   Bounded<ProcessSignal> signals{64};
   Bounded<OwnerState> owner_states{16};

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 #include <string>
 
+#include "trace/link_records.hpp"
 #include "trace/tap_records.hpp"
 #include "trace/thread_records.hpp"
 
@@ -284,6 +285,29 @@ FIELDS(CpuThrottle,  //
        FIELD(core_ms, 'u', "ms", "how long the core was throttled"),
        FIELD(package_ms, 'u', "ms", "how long its package was"), FIELD(cpu, 'u', "", "number"),
        FIELD(reserved, 'u', "", "0"))
+
+FIELDS(StorageLink,  //
+       FIELD(silent_ns, 'u', "ns", "how long something sent waits for an answer; 0: nothing is known to"),
+       FIELD(unread_bytes, 'u', "bytes", "in the server's socket; the highest number: not known"),
+       FIELD(unacked_bytes, 'u', "bytes", "TCP: written, and not acknowledged"),
+       FIELD(sent_bytes, 'u', "bytes", "TCP: in all"), FIELD(received_bytes, 'u', "bytes", "TCP: in all"),
+       FIELD(last_sent_ns, 'u', "ns", "TCP: how long ago data was sent last; the highest number: not known"),
+       FIELD(last_received_ns, 'u', "ns", "TCP: how long ago data was received last, as above"),
+       FIELD(last_ack_ns, 'u', "ns", "TCP: how long ago the other machine acknowledged anything, as above"),
+       FIELD(guest_quiet_ns, 'u', "ns",
+             "how long no request of a guest device over it has ended; the highest number: not known"),
+       FIELD(retransmitted, 'u', "segments", "TCP: in all"),
+       FIELD(retransmits, 'u', "", "TCP: of the segment that waits now"),
+       FIELD(probes, 'u', "", "TCP: of the window or the peer, without an answer"),
+       FIELD(rtt_us, 'u', "us", "TCP: round trip, smoothed"),
+       FIELD(tcp_state, 'u', "", "TCP: the kernel's; 1 established"),
+       FIELD(in_flight, 'u', "", "requests of guest devices over it; the highest number: not known"),
+       FIELD(state, 'u', "", "1 connected, 2 gone, 3 absent"),
+       FIELD(flags, 'u', "", "1 TCP, 2 hangs, 4 window closed"),
+       FIELD(server_pid, 'u', "", "the server, where it runs on this host; 0: not known"),
+       FIELD(server_state, 'c', "", "letter of its /proc/PID/stat; 0: not known"),
+       FIELD(socket, 'u', "", "inode of QEMU's socket"))
+
 FIELDS(QmpPeer,                                                           //
        FIELD(waited_ns, 'u', "ns", "flowing: how long it did not read"),  //
        FIELD(link, 'u', "", "which conversation, from 32"),               //
@@ -338,6 +362,7 @@ constexpr RecordInfo kSchema[] = {
     info<IoSyscall>("io_syscall", "path, call"),
     info<IoBlock>("io_block", "disk, status"),
     info<IoStats>("io_stats", "node, disk, path"),
+    info<StorageLink>("storage_link", "nodes, driver, address, server"),
     info<QmpPeer>("qmp_peer", "monitor, comm, command_line, user, container, parents"),
     info<QmpGap>("qmp_gap", ""),
     info<QemuCall>("qemu_call", "function, value, strings, callers"),

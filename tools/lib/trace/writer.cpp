@@ -56,6 +56,26 @@ void block_signals() {
   ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
 }
 
+// The same for a caller's thread while it writes itself: the signal is taken, not left to kill it afterwards.
+class FileSizeSignal {
+ public:
+  FileSizeSignal() {
+    sigemptyset(&signal_);
+    sigaddset(&signal_, SIGXFSZ);
+    ::pthread_sigmask(SIG_BLOCK, &signal_, &before_);
+  }
+  ~FileSizeSignal() {
+    const timespec now{};
+    if (sigismember(&before_, SIGXFSZ) == 0) ::sigtimedwait(&signal_, nullptr, &now);
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  FileSizeSignal(const FileSizeSignal&) = delete;
+  FileSizeSignal& operator=(const FileSizeSignal&) = delete;
+
+ private:
+  sigset_t signal_{}, before_{};
+};
+
 }  // namespace
 
 class Writer::Impl {
@@ -134,6 +154,7 @@ class Writer::Impl {
     }
     if (thread_.joinable()) {
       thread_.join();
+      const FileSizeSignal taken;
       finish();
     }
     if (!stats_.error.empty()) return system_failure(file_.error_number(), stats_.error);
@@ -280,6 +301,7 @@ Result<std::unique_ptr<Writer>> Writer::create(const std::string& path, boost::j
   const bool fresh = created->fresh;
   BlockFile file(std::move(created->fd), path, options.level);
   meta["schema"] = schema_json();
+  const FileSizeSignal taken;
   const bool begun = file.write(encode_file_header(static_cast<std::int64_t>(read_clock(CLOCK_REALTIME)),
                                                    read_clock(CLOCK_BOOTTIME))) &&
                      file.write_block({.kind = BlockKind::meta}, boost::json::serialize(meta));

@@ -45,6 +45,8 @@ Opinion judge_storage_fs_corruption(const Case& c);
 Opinion judge_storage_permission(const Case& c);
 Opinion judge_storage_network(const Case& c);
 Opinion judge_storage_slow(const Case& c);
+Opinion judge_server_silent(const Case& c);
+Opinion judge_server_unreachable(const Case& c);
 Opinion judge_network_slow(const Case& c);
 Opinion judge_qemu_io_stall(const Case& c);
 Opinion judge_pause_loop(const Case& c);

@@ -174,6 +174,11 @@ void describe_freeze(const Case& c, const timeline::Process* stopped, const time
 
 }  // namespace
 
+void add_monitor_evidence(const Case& c, Finding& finding) {
+  for (const timeline::LinkChange* change : link_changes(c))
+    finding.evidence.push_back(link_evidence(*change));
+}
+
 Opinion judge_host_frozen(const Case& c) {
   if (!c.is_stall()) return nothing();
   const timeline::Process* stopped = nullptr;
@@ -294,8 +299,7 @@ Opinion judge_storage_hang(const Case& c) {
       if (!waiting.empty()) finding.confidence = Confidence::proven;
     }
   }
-  for (const timeline::LinkChange* change : link_changes(c))
-    finding.evidence.push_back(link_evidence(*change));
+  add_monitor_evidence(c, finding);
   finding.remedy.push_back(
       "mend the storage (server, path, a frozen file system: fsfreeze -u); the VM goes on by itself");
   finding.remedy.push_back("send the VM neither stop nor query-block: each would block its main loop");

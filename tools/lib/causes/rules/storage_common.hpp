@@ -30,6 +30,14 @@ bool network_file_system(const timeline::NodeFile* file);
 bool nospace_below(const Case& c);
 /// Kernel log lines near the error that name one of the incident's devices.
 std::vector<const timeline::KernelLine*> device_lines(const Case& c);
+/// What became of the monitor's connection in the incident: replies that are overdue, and others.
+void add_monitor_evidence(const Case& c, Finding& finding);
+/// How it stood with a connection to a storage server.
+Evidence link_evidence(const timeline::StorageLink& link);
+/// What is known of the connection when a request to a server failed at `told_ns`: lost, or standing.
+void add_link_of_error(const Case& c, std::uint64_t told_ns, Finding& finding);
+/// Whether TCP had trouble in the incident's time.
+void add_link_quality(const Case& c, Finding& finding);
 /// A wait channel or a kernel stack lies within the kernel's storage: file systems, page cache, block layer.
 bool in_storage(std::string_view kernel_functions);
 

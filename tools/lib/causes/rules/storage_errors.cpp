@@ -222,6 +222,7 @@ Opinion judge_storage_network(const Case& c) {
     finding.remedy.push_back(
         "without reconnect-delay an NBD node does not connect again: detach and attach the disk, or "
         "restart the VM");
+  add_link_of_error(c, s.error->time_ns, finding);
   return found(std::move(finding));
 }
 

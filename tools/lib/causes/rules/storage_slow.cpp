@@ -233,7 +233,9 @@ Opinion judge_network_slow(const Case& c) {
   finding.details["transport"] = driver;
   finding.details["mean_latency_ns"] = slow.guest.mean_ns();
   finding.evidence.push_back(guest_evidence(c, slow));
-  finding.not_proved.push_back({"that the server or the connection is slow", "QEMU's socket is not watched"});
+  add_link_quality(c, finding);
+  finding.not_proved.push_back(
+      {"whether the server or the connection is slow", "what goes over the socket is not read"});
   finding.remedy.emplace_back(
       "look at the server's load and at the link (ss -ti shows the socket's retransmits)");
   return found(std::move(finding));

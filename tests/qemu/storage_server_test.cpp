@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Storage behind a server that QEMU's own NBD client speaks to: a server that stands still is told while it
+// does; an idle connection and a slow server never look like that.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <boost/json/parse.hpp>
+
+#include "qmp/unix_sockets.hpp"
+#include "tests/support/capability.hpp"
+#include "tests/support/qemu.hpp"
+#include "watcher.hpp"
+
+namespace vmwhy::test {
+namespace {
+
+namespace json = boost::json;
+
+constexpr const char* kIde = "ide-hd";
+
+bool did_io(const QemuProcess& vm) {
+  return wait_until([&] { return vm.serial().find('.') != std::string::npos; });
+}
+
+json::object line_of(const std::optional<std::string>& line) {
+  if (!line) return {};
+  boost::system::error_code error;
+  const json::value value = json::parse(*line, error);
+  return !error && value.is_object() ? value.get_object() : json::object();
+}
+
+std::vector<std::string> iowatch(const QemuProcess& vm, const std::vector<std::string>& more) {
+  std::vector<std::string> args{binary("vm-iowatch"), "-s", vm.monitor(), "--json", "-i", "300ms"};
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+void end_well(ChildProcess& child) {
+  child.signal(SIGINT);
+  const auto status = child.wait();
+  EXPECT_TRUE(status && status->code == 0) << child.err();
+}
+
+/// The server is stopped under a writing guest; it is named while that lasts, and judged from the trace.
+void stopped_server_is_told(const TempDir& dir, NbdServer& server, QemuProcess& vm) {
+  vm.cont();
+  ASSERT_TRUE(did_io(vm));
+  const std::string trace = dir / "io.vmt";
+  ChildProcess child(iowatch(vm, {"--hang", "1500ms", "--slow", "400ms", "-o", trace}));
+  ASSERT_TRUE(child.wait_error_line("watching")) << child.err();
+  // The connection is known, and QEMU has told once what it counts.
+  ASSERT_TRUE(child.wait_line("\"guest_quiet_ns\"")) << child.err();
+  server.process().signal(SIGSTOP);
+  for (int i = 0; i < 2; ++i) {
+    const json::object hang = line_of(child.wait_line("\"kind\":\"hang\""));
+    ASSERT_FALSE(hang.empty()) << child.out() << child.err();
+    EXPECT_EQ(hang.at("layer"), "net");
+    EXPECT_EQ(hang.at("node"), "file0");
+    EXPECT_EQ(text_of(hang, "address"), server.address());
+    EXPECT_GE(hang.at("latency_ns").to_number<std::uint64_t>(), 1'500'000'000u);
+    const json::object& net = hang.at("chain").as_array().at(1).as_object();
+    EXPECT_EQ(net.at("server_pid").to_number<int>(), server.process().pid());
+    EXPECT_EQ(net.at("server_state"), "T");
+  }
+  server.process().signal(SIGCONT);
+  const json::object end = line_of(child.wait_line("\"kind\":\"slow\""));
+  ASSERT_FALSE(end.empty()) << child.out() << child.err();
+  EXPECT_EQ(end.at("layer"), "net");
+  end_well(child);
+  const auto incidents = vm_why({trace});
+  ASSERT_EQ(incidents.size(), 1u) << vm_why_text(trace);
+  EXPECT_TRUE(is_verdict(incidents.front(), "storage-hang", "proven"));
+  EXPECT_EQ(detail_of(incidents.front(), "server_state"), "T");
+  EXPECT_TRUE(has_remedy(incidents.front(), "kill -CONT"));
+}
+
+/// Stops it with a request that it has not read: of one that it has read, a Unix socket tells nothing.
+bool stopped_before_it_reads(NbdServer& server) {
+  return wait_until([&] {
+    server.process().signal(SIGSTOP);
+    const bool unread = wait_until(deadline_in(2s), [&] {
+      for (const qmp::UnixSocket& socket : qmp::dump_unix_sockets())
+        if (socket.path == server.socket() && socket.connected && socket.unread_bytes != 0) return true;
+      return false;
+    });
+    if (!unread) server.process().signal(SIGCONT);
+    return unread;
+  });
+}
+
+TEST(StorageServer, StoppedOneOfAUnixSocketIsTold) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  const TempDir dir;
+  NbdServer server(dir);
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = nbd_disk(server.socket())});
+  stopped_server_is_told(dir, server, vm);
+}
+
+TEST(StorageServer, StoppedOneOverTcpIsTold) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  const TempDir dir;
+  NbdServer server;
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = nbd_disk(server.socket())});
+  stopped_server_is_told(dir, server, vm);
+}
+
+TEST(StorageServer, SlowOneAndAnIdleConnectionAreNoHang) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  const TempDir dir;
+  NbdServer slow({"delay"}, {"wdelay=300ms"});
+  NbdServer idle(dir);
+  auto args = nbd_disk(slow.socket());
+  args.insert(args.end(),
+              {"-blockdev", "driver=nbd,node-name=idle0,server.type=unix,server.path=" + idle.socket(),
+               "-device", "virtio-blk-pci,drive=idle0,id=vd1"});
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = args});
+  vm.cont();
+  ASSERT_TRUE(did_io(vm));
+  // Above what one request takes, below what the run lasts: ten of them.
+  ChildProcess child(iowatch(vm, {"--hang", "5s"}));
+  ASSERT_TRUE(child.wait_error_line("watching")) << child.err();
+  const std::size_t before = vm.serial().size();
+  ASSERT_TRUE(wait_until([&] { return vm.serial().size() >= before + 10; }));
+  // Nobody uses it, and nobody misses it.
+  idle.process().signal(SIGSTOP);
+  ASSERT_TRUE(wait_until([&] { return vm.serial().size() >= before + 16; }));
+  end_well(child);
+  EXPECT_NE(child.out().find("\"address\":\"" + idle.address()), std::string::npos) << child.out();
+  EXPECT_EQ(child.out().find("\"kind\":\"hang\""), std::string::npos) << child.out();
+}
+
+TEST(StorageServer, StoppedOneIsAStallOfTheVmUntilItGoesOn) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  const TempDir dir;
+  NbdServer server(dir);
+  // No virtio device: its queues cannot be asked about.
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = nbd_disk(server.socket(), "", kIde)});
+  Watcher watch(dir, {&vm});
+  vm.cont();
+  ASSERT_TRUE(did_io(vm));
+  ASSERT_TRUE(stopped_before_it_reads(server));
+  const auto stall = watch.incident("stall");
+  EXPECT_TRUE(is_verdict(stall, "storage-hang", "proven"));
+  EXPECT_TRUE(has_evidence(stall, "net", "unread by it"));
+  EXPECT_EQ(detail_of(stall, "address"), json::value(server.address()));
+  EXPECT_EQ(detail_of(stall, "server_pid"), json::value(server.process().pid()));
+  server.process().signal(SIGCONT);
+  EXPECT_TRUE(is_verdict(watch.ended("stall"), "storage-hang", "proven"));
+  watch.finish();
+}
+
+TEST(StorageServer, LostConnectionAndAnErrorOfTheServerAreToldApart) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  for (const bool killed : {true, false}) {
+    const TempDir dir;
+    const std::string trigger = dir / "trigger";
+    NbdServer server({"error"}, {"error-pwrite=EIO", "error-rate=100%", "error-file=" + trigger});
+    QemuProcess vm(dir, {.boot = "writer.bin", .args = nbd_disk(server.socket())});
+    Watcher watch(dir, {&vm});
+    vm.cont();
+    ASSERT_TRUE(did_io(vm));
+    if (killed)
+      server.process().signal(SIGKILL);
+    else
+      dir.write("trigger", "");
+    const auto pause = watch.incident("pause");
+    EXPECT_TRUE(is_verdict(pause, "storage-network", killed ? "proven" : "likely"));
+    EXPECT_TRUE(has_evidence(pause, "net", killed ? "not connected any more" : "is connected"));
+    watch.finish();
+  }
+}
+
+TEST(StorageServer, OneThatDoesNotComeBackIsTheNetworks) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  const TempDir dir;
+  NbdServer server;
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = nbd_disk(server.socket(), "reconnect-delay=600")});
+  vm.cont();
+  ASSERT_TRUE(did_io(vm));
+  const std::string trace = dir / "io.vmt";
+  ChildProcess child(iowatch(vm, {"--hang", "1500ms", "-o", trace}));
+  ASSERT_TRUE(child.wait_error_line("watching")) << child.err();
+  ASSERT_TRUE(child.wait_line("\"guest_quiet_ns\"")) << child.err();
+  server.process().signal(SIGKILL);
+  const json::object hang = line_of(child.wait_line("\"kind\":\"hang\""));
+  ASSERT_FALSE(hang.empty()) << child.out() << child.err();
+  end_well(child);
+  const auto incidents = vm_why({trace});
+  ASSERT_EQ(incidents.size(), 1u) << vm_why_text(trace);
+  EXPECT_TRUE(is_verdict(incidents.front(), "storage-network", "proven"));
+}
+
+}  // namespace
+}  // namespace vmwhy::test
