@@ -7,6 +7,7 @@
 
 #include <boost/json/parse.hpp>
 
+#include "core/text.hpp"
 #include "qmp/unix_sockets.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/qemu.hpp"
@@ -36,6 +37,16 @@ std::vector<std::string> iowatch(const QemuProcess& vm, const std::vector<std::s
   return args;
 }
 
+/// The machine's own disks may hang too: only what is said of servers counts here.
+bool is_of_server(std::string_view line, std::string_view kind) {
+  return line.find("\"kind\":\"" + std::string(kind) + "\"") != line.npos &&
+         line.find("\"layer\":\"net\",\"address\"") != line.npos;
+}
+
+json::object server_line(ChildProcess& child, std::string_view kind) {
+  return line_of(child.wait_line([&](std::string_view line) { return is_of_server(line, kind); }));
+}
+
 void end_well(ChildProcess& child) {
   child.signal(SIGINT);
   const auto status = child.wait();
@@ -53,7 +64,7 @@ void stopped_server_is_told(const TempDir& dir, NbdServer& server, QemuProcess& 
   ASSERT_TRUE(child.wait_line("\"guest_quiet_ns\"")) << child.err();
   server.process().signal(SIGSTOP);
   for (int i = 0; i < 2; ++i) {
-    const json::object hang = line_of(child.wait_line("\"kind\":\"hang\""));
+    const json::object hang = server_line(child, "hang");
     ASSERT_FALSE(hang.empty()) << child.out() << child.err();
     EXPECT_EQ(hang.at("layer"), "net");
     EXPECT_EQ(hang.at("node"), "file0");
@@ -64,7 +75,7 @@ void stopped_server_is_told(const TempDir& dir, NbdServer& server, QemuProcess& 
     EXPECT_EQ(net.at("server_state"), "T");
   }
   server.process().signal(SIGCONT);
-  const json::object end = line_of(child.wait_line("\"kind\":\"slow\""));
+  const json::object end = server_line(child, "slow");
   ASSERT_FALSE(end.empty()) << child.out() << child.err();
   EXPECT_EQ(end.at("layer"), "net");
   end_well(child);
@@ -133,7 +144,8 @@ TEST(StorageServer, SlowOneAndAnIdleConnectionAreNoHang) {
   ASSERT_TRUE(wait_until([&] { return vm.serial().size() >= before + 16; }));
   end_well(child);
   EXPECT_NE(child.out().find("\"address\":\"" + idle.address()), std::string::npos) << child.out();
-  EXPECT_EQ(child.out().find("\"kind\":\"hang\""), std::string::npos) << child.out();
+  for (const std::string_view line : split(child.out(), '\n'))
+    EXPECT_FALSE(is_of_server(line, "hang")) << line;
 }
 
 TEST(StorageServer, StoppedOneIsAStallOfTheVmUntilItGoesOn) {
@@ -195,7 +207,7 @@ TEST(StorageServer, OneThatDoesNotComeBackIsTheNetworks) {
   ASSERT_TRUE(child.wait_error_line("watching")) << child.err();
   ASSERT_TRUE(child.wait_line("\"guest_quiet_ns\"")) << child.err();
   server.process().signal(SIGKILL);
-  const json::object hang = line_of(child.wait_line("\"kind\":\"hang\""));
+  const json::object hang = server_line(child, "hang");
   ASSERT_FALSE(hang.empty()) << child.out() << child.err();
   end_well(child);
   const auto incidents = vm_why({trace});
