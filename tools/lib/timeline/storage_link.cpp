@@ -13,6 +13,8 @@ namespace {
 constexpr std::uint32_t kEstablished = 1, kCloseWait = 8;
 /// Of a segment that was lost once TCP recovers by itself.
 constexpr std::uint32_t kRetransmits = 3;
+/// What is answered sooner is no silence to speak of.
+constexpr std::uint64_t kSilence = 1'000'000'000;
 
 std::string duration(std::uint64_t ns) {
   return human_duration(static_cast<std::int64_t>(std::min<std::uint64_t>(ns, INT64_MAX)));
@@ -49,7 +51,7 @@ std::string StorageLink::what() const {
   if (is(trace::StorageLinkState::absent))
     return link.silent_ns != 0 ? "has not been connected for " + duration(link.silent_ns)
                                : "is not connected";
-  return link.silent_ns != 0 ? "has not answered for " + duration(link.silent_ns) : "is connected";
+  return link.silent_ns >= kSilence ? "has not answered for " + duration(link.silent_ns) : "is connected";
 }
 
 std::string StorageLink::facts() const {
