@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 
 #include "core/text.hpp"
+#include "host/threads.hpp"
 #include "qmp/unix_sockets.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/qemu.hpp"
@@ -86,10 +88,19 @@ void stopped_server_is_told(const TempDir& dir, NbdServer& server, QemuProcess& 
   EXPECT_TRUE(has_remedy(incidents.front(), "kill -CONT"));
 }
 
+/// Each of its threads has stopped.
+bool is_stopped(pid_t pid) {
+  const auto threads = host::sample_threads(static_cast<std::uint32_t>(pid));
+  return !threads.empty() &&
+         std::all_of(threads.begin(), threads.end(), [](const auto& thread) { return thread.state == 'T'; });
+}
+
 /// Stops it with a request that it has not read: of one that it has read, a Unix socket tells nothing.
 bool stopped_before_it_reads(NbdServer& server) {
   return wait_until([&] {
     server.process().signal(SIGSTOP);
+    // Until then it may still read what it has just got.
+    wait_until([&] { return is_stopped(server.process().pid()); });
     const bool unread = wait_until(deadline_in(2s), [&] {
       for (const qmp::UnixSocket& socket : qmp::dump_unix_sockets())
         if (socket.path == server.socket() && socket.connected && socket.unread_bytes != 0) return true;
