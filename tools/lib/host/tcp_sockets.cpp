@@ -130,8 +130,8 @@ std::optional<TcpSocket> find(bool v6, const TcpEnd& local, const TcpEnd& remote
   std::copy_n(remote.address.begin() + (v6 ? 0 : 12), v6 ? 16 : 4,
               reinterpret_cast<std::uint8_t*>(id.idiag_dst));
   id.idiag_cookie[0] = id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
-  for (TcpSocket& socket : query(v6 ? AF_INET6 : AF_INET, &id))
-    if (socket.local == local && socket.remote == remote) return std::move(socket);
+  for (const TcpSocket& socket : query(v6 ? AF_INET6 : AF_INET, &id))
+    if (socket.local == local && socket.remote == remote) return socket;
   return std::nullopt;
 }
 

@@ -115,7 +115,7 @@ void ServerLinks::add(const Server& server, std::uint32_t inode, std::uint32_t p
   connection.link = {server.vm, server.pid, server.nodes, server.address, unknown_link(), ""};
   connection.link.now.socket = inode;
   connection.peer_inode = peer_inode;
-  connection.tcp = std::move(tcp);
+  connection.tcp = tcp;
 }
 
 void ServerLinks::find_connections(std::uint64_t now_ns) {
