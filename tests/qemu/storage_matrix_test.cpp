@@ -263,7 +263,7 @@ const std::vector<Made>& all_made() {
        {"fuse"}},
       {"NBD write answered with ENOSPC", "storage-full", "likely", {}, server_answers("ENOSPC"), {"nbdkit"}},
       {"NBD write answered with EIO", "storage-network", "likely", {}, server_answers("EIO"), {"nbdkit"}},
-      {"NBD server killed", "storage-network", "likely", {}, server_killed, {"nbdkit"}},
+      {"NBD server killed", "storage-network", "proven", {}, server_killed, {"nbdkit", "sock_diag"}},
       {"FUSE server that does not answer", "storage-hang", "proven", {}, fuse_hangs, {"fuse"}},
   };
   return kMade;
