@@ -169,6 +169,10 @@ void keep_only(int& socket, int& program) {
   socket = ::dup2(high_socket, 3);
   program = ::dup2(high_program, 4);
   ::close_range(5, ~0u, 0);
+  // Whoever reads what our parent prints waits for its end, not for ours.
+  const int nothing = ::open("/dev/null", O_RDWR);
+  for (int fd = 0; fd < 3 && nothing >= 0; ++fd) ::dup2(nothing, fd);
+  if (nothing > 4) ::close(nothing);
 }
 
 [[noreturn]] void be_helper(int socket, int program, const std::string& path,

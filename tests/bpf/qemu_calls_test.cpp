@@ -2,6 +2,7 @@
 // The probe family qemu_calls and its breakpoints, on functions of this process and its children.
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -218,6 +219,25 @@ TEST_F(QemuCallsProbe, WaitsForAProcessThatIsStuckBeforeItAttaches) {
   while (second && second->what == What::waiting) second = uprobes_->wait(kPatience);
   ASSERT_TRUE(second);
   EXPECT_EQ(second->what, What::attached);
+}
+
+// A helper that waits must not keep a reader of our output waiting: `$(qmp-pausewatch …)` would never end.
+TEST_F(QemuCallsProbe, HelperHoldsNothingOfOurOutput) {
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const UniqueFd reader(ends[0]), output(::dup(STDERR_FILENO));
+  ASSERT_GE(::dup2(ends[1], STDERR_FILENO), 0);
+  ::close(ends[1]);
+  StuckChild child;  // Holds our output as well, until it is let go.
+  EXPECT_TRUE(wait_until([&] { return child.stuck(); }));
+  uprobes_ = start();
+  ::dup2(output.get(), STDERR_FILENO);
+  ASSERT_NE(uprobes_, nullptr);
+  ASSERT_TRUE(uprobes_->wait(kPatience));
+  child.release();
+  pollfd wanted{reader.get(), POLLIN, 0};
+  EXPECT_EQ(::poll(&wanted, 1, static_cast<int>(kPatience.count())), 1);
+  EXPECT_TRUE(wanted.revents & POLLHUP);
 }
 
 TEST_F(QemuCallsProbe, SaysWhyItCannotAttach) {

@@ -78,7 +78,11 @@ void Binary::read_news() {
   const auto wake = [this, alive = std::weak_ptr(alive_)](const boost::system::error_code& error) {
     if (error || alive.expired()) return;
     while (const auto news = uprobes_->read()) {
-      if (news->what == What::attached)
+      if (news->what == What::attached && news->value < found_.size())
+        on_sensor_({"qemu", trace::SensorState::partial, news->error,
+                    fmt::format("only {} of what was found is followed: {}", news->value, what_is_found()),
+                    ""});
+      else if (news->what == What::attached)
         on_sensor_({"qemu", trace::SensorState::on, 0, what_is_found() + " are followed", ""});
       else if (news->what == What::failed)
         return on_sensor_(
