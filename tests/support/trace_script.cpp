@@ -300,7 +300,7 @@ OwnedRecord throttle(const Line& line) {
 OwnedRecord sensor(const Line& line) {
   trace::Sensor s{};
   s.state = named(line.word(1), {{"off", 0}, {"on", 1}, {"failed", 2}, {"partial", 3}});
-  return trace::make_record(at(line.time), 0, s,
+  return trace::make_record(at(line.time), static_cast<std::uint32_t>(line.number("vm")), s,
                             trace::join_text({line.word(0), line.value("detail"), line.value("remedy")}));
 }
 

@@ -137,9 +137,10 @@ void VmWatch::follow_calls() {
   if (!context_.calls) return;
   const auto done = context_.calls->watch(process_.pid, id_);
   if (done) return;
-  context_.recorder.add(
-      host::sensor_record(clock::now_ns(), {"qemu", trace::SensorState::failed, done.error().code.value(),
-                                            done.error().context, done.error().remedy}));
+  context_.recorder.add(host::sensor_record(clock::now_ns(),
+                                            {"qemu", trace::SensorState::failed, done.error().code.value(),
+                                             done.error().context, done.error().remedy},
+                                            id_));
 }
 
 void VmWatch::listen() {

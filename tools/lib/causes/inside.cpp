@@ -65,11 +65,18 @@ StopPath find_stop(const Case& c) {
   return out;
 }
 
-bool follows(const timeline::Timeline& timeline, std::string_view function) {
-  const auto found = timeline.host().sensors.find("qemu");
-  if (found == timeline.host().sensors.end() || found->second.state != trace::SensorState::on) return false;
+bool follows(const Case& c, std::string_view function, std::uint64_t since) {
+  const auto found = c.vm.sensors.find("qemu");
+  if (found == c.vm.sensors.end() || found->second.state != trace::SensorState::on) return false;
+  if (found->second.time_ns > since) return false;
+  const auto& lost = c.timeline.host().lost;
+  const bool lost_here = std::any_of(lost.begin(), lost.end(), [&](const timeline::Lost& loss) {
+    return loss.source == "qemu" && loss.last_ns + kAtOnce >= since && loss.time_ns <= c.begin + kAtOnce;
+  });
+  if (lost_here) return false;
   // The sensor's sentence names what it did not find.
   const std::string_view detail = found->second.detail;
+  if (detail.size() >= timeline::kLongestDetail) return false;
   const std::size_t missing = detail.find("it has no ");
   return missing == std::string_view::npos || !contains_word(detail.substr(missing), function);
 }
@@ -77,8 +84,8 @@ bool follows(const timeline::Timeline& timeline, std::string_view function) {
 bool stopped_by_no_monitor(const Case& c, const StopPath& path) {
   return path && path.command == nullptr && !path.by_hmp && !path.origin->callers.empty() &&
          path.origin->function == "vm_stop" && !path.origin->called_by("qmp_stop") &&
-         !path.origin->called_by("qmp_marshal_stop") && follows(c.timeline, "qmp_stop") &&
-         follows(c.timeline, "hmp_stop");
+         !path.origin->called_by("qmp_marshal_stop") &&
+         follows(c, "qmp_stop", path.origin->time_ns) && follows(c, "hmp_stop", path.origin->time_ns);
 }
 
 Evidence call_evidence(const QemuCall& call) {

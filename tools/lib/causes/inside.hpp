@@ -22,8 +22,9 @@ struct StopPath {
 };
 StopPath find_stop(const Case& c);
 
-/// Whether calls of that function are told of: it was found, and is followed.
-bool follows(const timeline::Timeline& timeline, std::string_view function);
+/// Whether calls of that function were told of from `since` until the incident: it was found in this VM's
+/// QEMU, was followed by then, and no call was lost.
+bool follows(const Case& c, std::string_view function, std::uint64_t since);
 
 /// It stopped, and neither `stop` of a monitor nor a job of QEMU's own led there.
 bool stopped_by_no_monitor(const Case& c, const StopPath& path);

@@ -19,6 +19,7 @@ namespace vmwhy::causes {
 namespace {
 
 constexpr std::size_t kMaxEvidence = 64;
+constexpr std::size_t kMaxNotes = 64;
 
 struct Candidate {
   const Rule* rule;
@@ -100,8 +101,8 @@ void warn_of_deleted(const Case& c, Verdict& verdict) {
                     path, c.vm.pid, file->file.fd));
 }
 
-void add_missing(const Case& c, Verdict& verdict) {
-  for (const auto& [name, sensor] : c.timeline.host().sensors) {
+void add_missing_sensors(const timeline::SensorMap& sensors, Verdict& verdict) {
+  for (const auto& [name, sensor] : sensors) {
     if (sensor.state == trace::SensorState::on) continue;
     std::string text = name + ": ";
     text += sensor.detail.empty() ? (sensor.state == trace::SensorState::partial ? "partial" : "off")
@@ -109,6 +110,11 @@ void add_missing(const Case& c, Verdict& verdict) {
     if (!sensor.remedy.empty()) text += "; " + sensor.remedy;
     verdict.missing.push_back(std::move(text));
   }
+}
+
+void add_missing(const Case& c, Verdict& verdict) {
+  add_missing_sensors(c.timeline.host().sensors, verdict);
+  add_missing_sensors(c.vm.sensors, verdict);
   for (const timeline::Lost& lost : c.timeline.host().lost) {
     if (lost.last_ns + timeline::kSecond < c.from || lost.time_ns > c.until + timeline::kSecond) continue;
     verdict.missing.push_back(
@@ -265,6 +271,21 @@ Incident judge(const timeline::Timeline& timeline, const timeline::Incident& inc
   return result;
 }
 
+namespace {
+
+void note_sensors(const timeline::SensorMap& sensors, std::vector<std::string>& notes) {
+  for (const auto& [name, sensor] : sensors) {
+    if (sensor.state == trace::SensorState::on || sensor.state == trace::SensorState::off) continue;
+    std::string note = fmt::format("sensor {}: {}{}{}", name,
+                                   sensor.detail.empty() ? "not complete" : sensor.detail,
+                                   sensor.remedy.empty() ? "" : "; ", sensor.remedy);
+    // VMs of one executable all say the same.
+    if (std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(std::move(note));
+  }
+}
+
+}  // namespace
+
 TraceSummary summarize(const timeline::Timeline& timeline) {
   TraceSummary summary;
   if (const boost::json::object* host = timeline::object_of(timeline.meta(), "host")) summary.host = *host;
@@ -274,12 +295,9 @@ TraceSummary summarize(const timeline::Timeline& timeline) {
   summary.vms = timeline.vms().size();
   if (summary.lost_records > 0)
     summary.notes.push_back(fmt::format("{} records were lost while recording", summary.lost_records));
-  for (const auto& [name, sensor] : timeline.host().sensors) {
-    if (sensor.state == trace::SensorState::on || sensor.state == trace::SensorState::off) continue;
-    summary.notes.push_back(fmt::format("sensor {}: {}{}{}", name,
-                                        sensor.detail.empty() ? "not complete" : sensor.detail,
-                                        sensor.remedy.empty() ? "" : "; ", sensor.remedy));
-  }
+  note_sensors(timeline.host().sensors, summary.notes);
+  for (const auto& [id, vm] : timeline.vms())
+    if (summary.notes.size() < kMaxNotes) note_sensors(vm.sensors, summary.notes);
   if (timeline.ignored_vms() > 0)
     summary.notes.emplace_back("more VMs than this version follows; some were ignored");
   return summary;

@@ -78,11 +78,11 @@ std::vector<SensorReport> probe_sensors() {
   return {probe_proc(), probe_kmsg(), probe_psi(), probe_cgroup(), probe_reach(), probe_exit()};
 }
 
-trace::OwnedRecord sensor_record(std::uint64_t time_ns, const SensorReport& report) {
+trace::OwnedRecord sensor_record(std::uint64_t time_ns, const SensorReport& report, std::uint32_t vm) {
   trace::Sensor sensor{};
   sensor.state = static_cast<std::uint32_t>(report.state);
   sensor.error = report.error;
-  return trace::make_record(time_ns, 0, sensor,
+  return trace::make_record(time_ns, vm, sensor,
                             trace::join_text({report.name, report.detail, report.remedy}));
 }
 

@@ -21,7 +21,8 @@ struct SensorReport {
 /// proc, kmsg, psi, cgroup, reach, exit, bpf. Forks once (the first time), so call it before threads exist.
 std::vector<SensorReport> probe_sensors();
 
-trace::OwnedRecord sensor_record(std::uint64_t time_ns, const SensorReport& report);
+/// @param vm  Of what is seen of that VM alone; 0: of the host.
+trace::OwnedRecord sensor_record(std::uint64_t time_ns, const SensorReport& report, std::uint32_t vm = 0);
 
 std::string_view to_string(trace::SensorState state);
 

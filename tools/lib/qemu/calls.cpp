@@ -60,27 +60,35 @@ Result<void> Calls::start(boost::asio::io_context& io, record::Recorder& recorde
   return {};
 }
 
-Result<Binary*> Calls::binary_of(std::uint32_t pid) {
+void Calls::tell(const host::SensorReport& report, std::uint32_t vm) {
+  recorder_->add(host::sensor_record(clock::now_ns(), report, vm));
+}
+
+Result<Calls::Followed*> Calls::binary_of(std::uint32_t pid) {
   const std::string path = "/proc/" + std::to_string(pid) + "/exe";
   struct stat file {};
   if (::stat(path.c_str(), &file) != 0)
     return system_failure(errno, "cannot find what process " + std::to_string(pid) + " runs");
-  std::unique_ptr<Binary>& binary = binaries_[{file.st_dev, file.st_ino}];
-  if (!binary) {
-    auto opened = Binary::open(*io_, probe_->program_fd(), path, [this](const host::SensorReport& report) {
-      recorder_->add(host::sensor_record(clock::now_ns(), report));
-    });
+  Followed& followed = binaries_[{file.st_dev, file.st_ino}];
+  if (!followed.binary) {
+    const auto on_sensor = [this, &followed](const host::SensorReport& report) {
+      followed.said = report;
+      for (const auto& [watched, what] : watched_)
+        if (what.of == &followed) tell(report, what.vm);
+    };
+    auto opened = Binary::open(*io_, probe_->program_fd(), path, on_sensor);
     if (!opened) return opened.error();
-    binary = std::move(*opened);
+    followed.binary = std::move(*opened);
   }
-  return binary.get();
+  return &followed;
 }
 
 Result<void> Calls::watch(std::uint32_t pid, std::uint32_t vm) {
-  auto binary = binary_of(pid);
-  if (!binary) return binary.error();
+  auto followed = binary_of(pid);
+  if (!followed) return followed.error();
   if (auto done = probe_->watch(pid); !done) return ours(done.error());
-  watched_[pid] = {vm, *binary};
+  watched_[pid] = {vm, *followed};
+  if ((*followed)->said) tell(*(*followed)->said, vm);
   return {};
 }
 
@@ -93,6 +101,8 @@ void Calls::drain() {
 }
 
 void Calls::take(const void* data, std::size_t bytes) {
+  // A ring that was full has what came before the loss: it must be known before that is judged.
+  note_losses();
   qemu_calls_event event{};
   if (bytes < sizeof(event)) return;
   std::memcpy(&event, data, sizeof(event));
@@ -100,7 +110,7 @@ void Calls::take(const void* data, std::size_t bytes) {
   const auto found = watched_.find(event.tgid);
   Call call;
   if (found == watched_.end() ||
-      !found->second.binary->describe(event, static_cast<const std::byte*>(data) + sizeof(event), call))
+      !found->second.of->binary->describe(event, static_cast<const std::byte*>(data) + sizeof(event), call))
     return;
   trace::QemuCall out{};
   std::copy(std::begin(event.arguments), std::end(event.arguments), std::begin(out.arguments));
@@ -111,7 +121,7 @@ void Calls::take(const void* data, std::size_t bytes) {
                          trace::join_text({call.function, call.value, call.strings, call.callers})));
 }
 
-void Calls::every_second() {
+void Calls::note_losses() {
   const std::uint64_t now = clock::now_ns();
   if (const std::uint64_t lost = probe_->losses().lost; lost != lost_) {
     trace::Loss loss{};

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,29 +36,34 @@ class Calls {
 
   /// Begins to record. Both must outlive it. Errors: the ring buffer cannot be read.
   Result<void> start(boost::asio::io_context& io, record::Recorder& recorder);
-  /// Which functions were found, and whether they are followed, comes as a record `sensor` named qemu when
-  /// that is known. Errors: its executable cannot be read; or the table of processes is full.
+  /// Which functions were found, and whether they are followed, comes as a record `sensor` of that VM, named
+  /// qemu, when that is known. Errors: its executable cannot be read; or the table of processes is full.
   Result<void> watch(std::uint32_t pid, std::uint32_t vm);
   void unwatch(std::uint32_t pid);
   /// Takes what is there now.
   void drain();
-  /// Losses.
-  void every_second();
+  void every_second() { note_losses(); }
 
  private:
   explicit Calls(std::unique_ptr<bpf::QemuCalls> probe);
   void take(const void* data, std::size_t bytes);
-  Result<Binary*> binary_of(std::uint32_t pid);
+  struct Followed {
+    std::unique_ptr<Binary> binary;
+    std::optional<host::SensorReport> said;  ///< What came of attaching, up to now.
+  };
+  Result<Followed*> binary_of(std::uint32_t pid);
+  void tell(const host::SensorReport& report, std::uint32_t vm);
+  void note_losses();
 
   std::unique_ptr<bpf::QemuCalls> probe_;
   std::unique_ptr<bpf::RingReader> reader_;
   boost::asio::io_context* io_ = nullptr;
   record::Recorder* recorder_ = nullptr;
   /// By device and inode: QEMUs of one file share their breakpoints.
-  std::map<std::pair<std::uint64_t, std::uint64_t>, std::unique_ptr<Binary>> binaries_;
+  std::map<std::pair<std::uint64_t, std::uint64_t>, Followed> binaries_;
   struct Watched {
     std::uint32_t vm = 0;
-    Binary* binary = nullptr;
+    const Followed* of = nullptr;
   };
   std::map<std::uint32_t, Watched> watched_;  ///< By pid.
   std::uint64_t lost_ = 0, looked_ns_ = 0;

@@ -154,17 +154,16 @@ void add_kernel_line(HostTracks& host, const trace::RecordView& record) {
                    std::string(record.text.substr(0, 512))});
 }
 
-void add_sensor(HostTracks& host, const trace::RecordView& record) {
+void add_sensor(SensorMap& sensors, const trace::RecordView& record) {
   const auto sensor = record.as<trace::Sensor>();
   SensorState state;
   state.time_ns = record.header.time_ns;
   state.state = static_cast<trace::SensorState>(sensor.state);
   state.error = sensor.error;
   state.name = field(record, 0, 32);
-  state.detail = field(record, 1, 512);
+  state.detail = field(record, 1, kLongestDetail);
   state.remedy = field(record, 2, 512);
-  if (host.sensors.size() < 64 || host.sensors.count(state.name) > 0)
-    host.sensors.insert_or_assign(state.name, state);
+  if (sensors.size() < 64 || sensors.count(state.name) > 0) sensors.insert_or_assign(state.name, state);
 }
 
 void add_loss(HostTracks& host, const trace::RecordView& record) {

@@ -26,7 +26,7 @@ const IoRequest& add_request(VmTracks& vm, const trace::RecordView& record);
 void add_block_failure(HostTracks& host, const trace::RecordView& record);
 const IoStats& add_io_stats(Bounded<IoStats>& list, const trace::RecordView& record);
 void add_kernel_line(HostTracks& host, const trace::RecordView& record);
-void add_sensor(HostTracks& host, const trace::RecordView& record);
+void add_sensor(SensorMap& sensors, const trace::RecordView& record);
 void add_loss(HostTracks& host, const trace::RecordView& record);
 
 }  // namespace vmwhy::timeline

@@ -250,8 +250,8 @@ void Incidents::tick(const std::map<std::uint32_t, VmTracks>& vms, std::uint64_t
     }
     State& state = states_[id];
     tick_vm(vm->second, state, now_ns);
-    bool waits =
-        state.closed_ns != 0 || state.client_gone_ns != 0 || !state.hung.empty() || !state.blocked.empty();
+    bool waits = state.closed_ns != 0 || state.client_gone_ns != 0 || !state.hung.empty() ||
+                 !state.blocked.empty() || !state.unheard.empty();
     for (Topic topic : {Topic::pause_loop, Topic::reset_loop}) waits = waits || open_of(id, topic) != nullptr;
     for (Topic topic : kFolded) waits = waits || open_of(id, topic) != nullptr;
     at = waits ? std::next(at) : ticking_.erase(at);
@@ -259,6 +259,7 @@ void Incidents::tick(const std::map<std::uint32_t, VmTracks>& vms, std::uint64_t
 }
 
 void Incidents::tick_vm(const VmTracks& vm, State& state, std::uint64_t now_ns) {
+  settle_unheard(vm, state, now_ns - std::min(now_ns, kEventFollows), now_ns);
   if (state.closed_ns != 0 && now_ns > state.closed_ns + kEndGrace) {
     if (open_of(vm.id, Topic::monitor_lost) == nullptr)
       open(vm.id, Topic::monitor_lost, Kind::event, "monitor closed", state.closed_ns, now_ns);

@@ -92,6 +92,7 @@ bool stopping_error_in(const VmTracks& vm, std::uint64_t from, std::uint64_t unt
 void Incidents::on_stop(VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
   State& state = states_[vm.id];
   const std::uint64_t time = event.time_ns;
+  forget_unheard(state, time);
   if (time < state.last_transition_ns && time < state.last_resume_ns) return;  // An older pause's, late.
   set_state(vm, time, "stopped");
   Incident* pause = open_of(vm.id, Topic::pause);
@@ -140,6 +141,7 @@ void Incidents::on_resume(VmTracks& vm, const QmpEvent& event) {
   set_state(vm, time, "running");
   state.last_transition_ns = std::max(state.last_transition_ns, time);
   if (event.name == "RESUME") state.last_resume_ns = std::max(state.last_resume_ns, time);
+  if (event.name == "RESUME") end_unheard(state, time, "RESUME");
   if (state.folded_stop_ns != 0 && time >= state.folded_stop_ns) state.folded_stop_ns = 0;
 
   Incident* pause = open_of(vm.id, Topic::pause);
@@ -154,11 +156,12 @@ void Incidents::on_resume(VmTracks& vm, const QmpEvent& event) {
     close(*pause, time, event.name);
     return;
   }
-  // A query-status that said running closed it before this event could: the event knows when.
+  // A query-status that said running, or QEMU's function, closed it before this event could: it knows when.
   for (auto at = incidents_.rbegin(); at != incidents_.rend(); ++at) {
     Incident& last = at->second;
     if (last.vm != vm.id || last.topic != Topic::pause || !last.end_ns) continue;
-    if (last.ended_by == kEndedByStatus && time >= last.begin_ns && time <= *last.end_ns) {
+    const bool before = last.ended_by == kEndedByStatus || last.ended_by == kRunStateSet;
+    if (before && time >= last.begin_ns && time <= *last.end_ns) {
       last.end_ns = time;
       last.ended_by = event.name;
     }
@@ -169,6 +172,7 @@ void Incidents::on_resume(VmTracks& vm, const QmpEvent& event) {
 void Incidents::on_suspend(VmTracks& vm, const QmpEvent& event, std::uint64_t now_ns) {
   State& state = states_[vm.id];
   set_state(vm, event.time_ns, "suspended");
+  forget_unheard(state, event.time_ns);
   if (open_of(vm.id, Topic::pause) != nullptr || event.time_ns < state.last_transition_ns) return;
   state.last_transition_ns = event.time_ns;
   open(vm.id, Topic::pause, Kind::pause, "SUSPEND", event.time_ns, now_ns);
@@ -179,6 +183,8 @@ void Incidents::on_status(VmTracks& vm, const Status& status) {
   State& state = states_[vm.id];
   const std::uint64_t sent = status.sent_ns != 0 ? status.sent_ns : status.time_ns;
   const bool first = !std::exchange(state.status_seen, true);
+  // Its event would have come before this reply.
+  if (!status.running) settle_unheard(vm, state, sent, status.time_ns);
   Incident* pause = open_of(vm.id, Topic::pause);
   if (status.running) {
     if (sent < state.last_transition_ns) return;
@@ -212,6 +218,7 @@ void Incidents::on_end(VmTracks& vm) {
   State& state = states_[vm.id];
   state.closed_ns = state.client_gone_ns = 0;
   state.folded_stop_ns = 0;
+  state.unheard.clear();
   ticking_.erase(vm.id);
   Incident& exit = open(vm.id, Topic::exit, Kind::exit, "process gone", vm.ended->time_ns, vm.ended->time_ns);
   exit.earliest_ns = exit.begin_ns - std::min(exit.begin_ns, kLookBack);

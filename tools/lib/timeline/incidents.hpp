@@ -56,6 +56,12 @@ class Incidents {
   void forget(std::uint64_t id);
 
  private:
+  /// A stop that QEMU's function told of, and no event yet.
+  struct UnheardStop {
+    std::uint64_t begin_ns = 0;
+    std::uint64_t end_ns = 0;  ///< 0: it lasts.
+    std::string run_state, ended_by;
+  };
   /// What is remembered of a VM between facts.
   struct State {
     std::uint64_t last_transition_ns = 0;  ///< QEMU's time of the latest STOP, RESUME, SUSPEND or WAKEUP.
@@ -63,6 +69,7 @@ class Incidents {
     std::uint64_t last_running_ns = 0;  ///< When the latest query-status that said running had been sent.
     bool status_seen = false;
     std::deque<std::uint64_t> error_pauses;  ///< Begins of recent pauses that I/O errors made.
+    std::deque<UnheardStop> unheard;         ///< Stops whose events may still come.
     std::uint64_t folded_stop_ns = 0;        ///< Paused now, as part of an open loop; 0: not.
     std::uint64_t reset_ns = 0;              ///< The first event of the last reset.
     std::deque<std::uint64_t> resets;
@@ -111,6 +118,14 @@ class Incidents {
   static std::string state_set_at(const VmTracks& vm, std::uint64_t stop_ns);
   /// QEMU's event of a stop that its own function has told of already.
   static bool is_same_stop(const Incident& pause, std::uint64_t stop_ns);
+  /// Whether the VM ran until QEMU's function set the state of `call`.
+  static bool ran_before(const VmTracks& vm, const State& state, const QemuCall& call);
+  void on_running(const VmTracks& vm, State& state, const QemuCall& call, bool heard);
+  /// An event told of it after all.
+  static void forget_unheard(State& state, std::uint64_t stop_ns);
+  static void end_unheard(State& state, std::uint64_t end_ns, const char* ended_by);
+  /// Opens those that began before `before_ns`: whoever is connected hears no events.
+  void settle_unheard(const VmTracks& vm, State& state, std::uint64_t before_ns, std::uint64_t now_ns);
 
   void on_client_back(const VmTracks& vm, std::uint64_t time_ns);
   void set_stall(std::uint32_t vm, StallReason reason, std::string trigger, std::uint64_t begin_ns,

@@ -69,7 +69,7 @@ void Timeline::add_of_host(const trace::RecordView& record) {
     case trace::RecordType::loss:
       return add_loss(host_, record);
     case trace::RecordType::sensor:
-      return add_sensor(host_, record);
+      return add_sensor(host_.sensors, record);
     case trace::RecordType::kernel_log:
       return add_kernel_line(host_, record);
     case trace::RecordType::pressure:
@@ -136,7 +136,7 @@ void Timeline::add_of_vm(const trace::RecordView& record) {
     case trace::RecordType::kvm_exit_summary:
       return incidents_.on_kvm_exits(*vm, add_kvm_exits(*vm, record));
     case trace::RecordType::sensor:
-      return add_sensor(host_, record);
+      return add_sensor(vm->sensors, record);
     case trace::RecordType::loss:
       return add_loss(host_, record);
     case trace::RecordType::collected: {

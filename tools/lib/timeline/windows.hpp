@@ -46,6 +46,10 @@ constexpr std::uint64_t kLastingClient = 10 * kSecond;
 /// A tapped client that does not read for this long hangs.
 constexpr std::uint64_t kClientHangs = 5 * kSecond;
 
+/// An event that has not come so long after QEMU's function is heard by nobody: a client that has not
+/// negotiated is told of none.
+constexpr std::uint64_t kEventFollows = 2 * kSecond;
+
 /// Facts that come this long after an incident's end may still belong to it (rate-limited events).
 constexpr std::uint64_t kSettle = 3 * kSecond;
 /// An incident whose evidence is not collected is waited for this long.
