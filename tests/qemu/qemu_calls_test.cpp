@@ -3,14 +3,12 @@
 
 #include <gtest/gtest.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 
-#include "core/unique_fd.hpp"
+#include "qemu_calls_run.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/mount.hpp"
 #include "tests/support/qemu.hpp"
@@ -18,40 +16,6 @@
 
 namespace vmwhy::test {
 namespace {
-
-UniqueFd connect_to(const std::string& path) {
-  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
-  EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0) << path;
-  return fd;
-}
-
-/// A human monitor on a socket of its own, which no tap listens to.
-class HumanMonitor {
- public:
-  explicit HumanMonitor(const TempDir& dir) : path_(dir / "hmp") {}
-  std::vector<std::string> arguments() const { return {"-monitor", "unix:" + path_ + ",server=on,wait=off"}; }
-  void type(const std::string& line) {
-    if (!fd_) fd_ = connect_to(path_);
-    const std::string text = line + "\n";
-    ASSERT_EQ(::send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
-  }
-
- private:
-  std::string path_;
-  UniqueFd fd_;
-};
-
-/// Waits until the breakpoints are set, as the trace tells.
-bool follows_calls(Watcher& watch) {
-  return wait_until([&] {
-    const Output cat = run_program({binary("vm-trace"), "cat", watch.trace()});
-    return cat.out.find("are followed\"") != std::string::npos &&
-           cat.out.find("functions of") != std::string::npos;
-  });
-}
 
 class QemuCalls : public ::testing::Test {
  protected:
@@ -167,27 +131,26 @@ TEST_F(QemuCalls, ErrorThatBlkdebugMakesUpIsNotTakenForTheHosts) {
   watch.finish();
 }
 
-TEST_F(QemuCalls, ExecutableThatWasReplacedIsFollowedAllTheSame) {
+TEST_F(QemuCalls, PauseBesideAClientThatIsToldOfNoEventsIsSeen) {
+  VMWHY_NEEDS(tap);
   HumanMonitor hmp(dir_);
-  const std::string copy = dir_ / "qemu-system-x86_64";
-  const auto first_line = [](const char* command) {
-    const Output output = run_program({"sh", "-c", command});
-    return output.out.substr(0, output.out.find('\n'));
-  };
-  ASSERT_TRUE(std::filesystem::copy_file(first_line("command -v qemu-system-x86_64"), copy));
-  const std::string socket = dir_ / "qmp";
-  ChildProcess qemu(
-      {.args = {copy, "-name", "copied", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "32", "-L",
-                "/usr/share/qemu", "-L", "/usr/share/seabios", "-monitor", hmp.arguments()[1], "-qmp",
-                "unix:" + socket + ",server=on,wait=off"},
-       .environment = {{"QEMU_MODULE_DIR", first_line("dirname /usr/lib/*/qemu/accel-tcg-x86_64.so")}}});
-  // It greets when it is up.
-  QmpProbe probe(socket);
-  std::filesystem::remove(copy);
-  Watcher watch(dir_, {"-p", std::to_string(qemu.pid())}, "watching copied");
+  const std::string name = "deaf" + std::to_string(::getpid()), socket = dir_ / "qmp";
+  ChildProcess qemu({"qemu-system-x86_64", "-name", name, "-accel", "tcg", "-display", "none", "-nodefaults",
+                     "-m", "32", "-monitor", hmp.arguments()[1], "-qmp",
+                     "unix:" + socket + ",server=on,wait=off"});
+  ASSERT_TRUE(wait_until([&] { return std::filesystem::exists(hmp.path()); }));
+  // It takes the greeting, and negotiates nothing.
+  const UniqueFd deaf = connect_to(socket);
+  char greeting = 0;
+  ASSERT_EQ(::recv(deaf.get(), &greeting, 1, MSG_PEEK), 1);
+  Watcher watch(dir_, {"-p", std::to_string(qemu.pid())}, "watching " + name);
   ASSERT_TRUE(follows_calls(watch));
   hmp.type("stop");
-  EXPECT_TRUE(is_verdict(watch.incident("pause"), "operator-stop", "proven"));
+  const auto incident = watch.incident("pause");
+  EXPECT_TRUE(is_verdict(incident, "operator-stop", "proven"));
+  EXPECT_EQ(text_of(incident, "run_state"), "paused");
+  hmp.type("cont");
+  EXPECT_EQ(text_of(watch.ended("pause"), "ended_by"), "runstate_set");
   watch.finish();
 }
 

@@ -84,8 +84,8 @@ bool follows(const Case& c, std::string_view function, std::uint64_t since) {
 bool stopped_by_no_monitor(const Case& c, const StopPath& path) {
   return path && path.command == nullptr && !path.by_hmp && !path.origin->callers.empty() &&
          path.origin->function == "vm_stop" && !path.origin->called_by("qmp_stop") &&
-         !path.origin->called_by("qmp_marshal_stop") &&
-         follows(c, "qmp_stop", path.origin->time_ns) && follows(c, "hmp_stop", path.origin->time_ns);
+         !path.origin->called_by("qmp_marshal_stop") && follows(c, "qmp_stop", path.origin->time_ns) &&
+         follows(c, "hmp_stop", path.origin->time_ns);
 }
 
 Evidence call_evidence(const QemuCall& call) {

@@ -276,9 +276,9 @@ namespace {
 void note_sensors(const timeline::SensorMap& sensors, std::vector<std::string>& notes) {
   for (const auto& [name, sensor] : sensors) {
     if (sensor.state == trace::SensorState::on || sensor.state == trace::SensorState::off) continue;
-    std::string note = fmt::format("sensor {}: {}{}{}", name,
-                                   sensor.detail.empty() ? "not complete" : sensor.detail,
-                                   sensor.remedy.empty() ? "" : "; ", sensor.remedy);
+    std::string note =
+        fmt::format("sensor {}: {}{}{}", name, sensor.detail.empty() ? "not complete" : sensor.detail,
+                    sensor.remedy.empty() ? "" : "; ", sensor.remedy);
     // VMs of one executable all say the same.
     if (std::find(notes.begin(), notes.end(), note) == notes.end()) notes.push_back(std::move(note));
   }

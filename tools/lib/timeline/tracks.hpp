@@ -19,7 +19,7 @@ constexpr std::size_t kEventNames = 64;
 constexpr std::size_t kMaxVms = 8192;
 constexpr std::size_t kMaxLinks = 64;
 
-constexpr std::size_t kLongestDetail = 1024;  ///< Of a sensor: the rest is cut off.
+constexpr std::size_t kLongestDetail = 1024;                        ///< Of a sensor: the rest is cut off.
 using SensorMap = std::map<std::string, SensorState, std::less<>>;  ///< By name, the latest of each.
 using EventMap = std::map<std::string, Bounded<QmpEvent>, std::less<>>;
 
@@ -80,7 +80,7 @@ struct VmTracks {
   Bounded<OwnerState> owner_states{16};
   Bounded<QemuCall> calls{256};
   Bounded<QemuCall> block_calls{256};  ///< Of its block layer, on errors.
-  SensorMap sensors;  ///< Of what is seen of this VM alone.
+  SensorMap sensors;                   ///< Of what is seen of this VM alone.
   std::optional<End> ended;
 
   const Bounded<QmpEvent>* events_named(std::string_view event) const {
