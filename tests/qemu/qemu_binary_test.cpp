@@ -96,7 +96,7 @@ TEST_F(QemuBinary, InAMountNamespaceOfItsOwnIsFollowedAllTheSame) {
   CopiedQemu qemu(
       dir_, "inside",
       {"unshare", "--mount", "sh", "-c",
-       R"(mount -t tmpfs tmpfs "$0" && mv "$1" "$0/qemu-system-x86_64" && shift && exec "$0/qemu-system-x86_64" "$@")",
+       R"(q="$0/qemu-system-x86_64"; mount -t tmpfs tmpfs "$0" && mv "$1" "$q" && shift && exec "$q" "$@")",
        folder, copy_});
   ASSERT_FALSE(std::filesystem::exists(folder + "/qemu-system-x86_64"));
   ASSERT_FALSE(std::filesystem::exists(copy_));

@@ -18,12 +18,14 @@
 
 namespace vmwhy::test {
 
+/// Waits until somebody listens there.
 inline UniqueFd connect_to(const std::string& path) {
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
-  EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0) << path;
+  const auto* where = reinterpret_cast<const sockaddr*>(&address);
+  EXPECT_TRUE(wait_until([&] { return ::connect(fd.get(), where, sizeof(address)) == 0; })) << path;
   return fd;
 }
 
