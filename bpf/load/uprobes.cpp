@@ -220,7 +220,9 @@ Uprobes::~Uprobes() {
 
 std::optional<Uprobes::News> Uprobes::read() {
   News news{};
-  if (::recv(socket_, &news, sizeof(news), MSG_DONTWAIT) != sizeof(news)) return std::nullopt;
+  const ssize_t got = ::recv(socket_, &news, sizeof(news), MSG_DONTWAIT);
+  if (got == 0) return News{What::ended, 0, 0};
+  if (got != sizeof(news)) return std::nullopt;
   return news;
 }
 

@@ -29,6 +29,7 @@ class Uprobes {
       waiting = 1,   ///< `value` is the process with a thread that is stuck.
       attached = 2,  ///< To `value` places.
       failed = 3,    ///< None; `error` says why.
+      ended = 4,     ///< The helper, and the breakpoints with it. Nothing comes after that.
     };
     What what;
     std::uint32_t value;

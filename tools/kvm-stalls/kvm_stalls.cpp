@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include "bpf/load/ring.hpp"
 #include "clock/clock.hpp"
 #include "core/text.hpp"
+#include "host/process.hpp"
 #include "tools/kvm-stalls/enrich.hpp"
 #include "tools/kvm-stalls/output.hpp"
 #include "tools/kvm-stalls/trace_out.hpp"
@@ -35,8 +35,6 @@ constexpr std::size_t kSpareThreads = 512, kMostThreads = 65534;
 // How often rows are looked at for stalls that have not ended.
 constexpr std::chrono::milliseconds kLook{20};
 constexpr std::size_t kMaxSignals = 1000, kMaxSleeps = 1000;
-/// The inode of the first PID namespace, on every Linux.
-constexpr ino_t kInitialPidNamespace = 0xeffffffc;
 
 class Session {
  public:
@@ -110,8 +108,7 @@ int Session::fail(const std::string& what, int code) {
 int Session::prepare() {
   const bpf::Environment environment = bpf::look_around();
   if (const auto obstacle = environment.obstacle(false)) return fail(to_string(*obstacle), cli::kEnvironment);
-  struct stat space {};
-  if (::stat("/proc/self/ns/pid", &space) == 0 && space.st_ino != kInitialPidNamespace)
+  if (!host::in_first_pid_namespace())
     return fail("thread ids of this PID namespace are not the kernel's; run on the host", cli::kEnvironment);
   isa_ = static_cast<std::uint32_t>(environment.isa);
   const auto vms = find_vms(options_);

@@ -29,6 +29,9 @@ constexpr std::size_t kBeatsPerSecond = 64;
 /// How long the end of a run waits for collections under way, in steps of 50 ms.
 constexpr int kLastWaits = 30;
 
+/// How many slices a command waits at most until it is known whether QEMU's functions are followed.
+constexpr int kAttachWaits = 50;
+
 /// A storage server that has not answered for so long hangs.
 constexpr std::uint64_t kServerHangs = 5'000'000'000;
 
@@ -334,7 +337,11 @@ void Watcher::slice() {
   const auto due = context_->links->next_hang_ns();
   if (due && *due <= now && *due + kSlice.count() * 2'000'000ull > now) context_->links->look(now);
   look_for_more();
-  if (command_due_ && unsettled_.empty()) start_command();
+  if (command_due_ && unsettled_.empty()) {
+    // What it does first must not be over before QEMU's functions are followed.
+    const bool attaching = context_->calls && context_->calls->attaching();
+    if (!attaching || ++attach_waits_ > kAttachWaits) start_command();
+  }
   watch_command();
 }
 

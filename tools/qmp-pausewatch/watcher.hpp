@@ -103,6 +103,7 @@ class Watcher {
   bool pump_scheduled_ = false;
   bool stopping_ = false;
   bool command_due_ = false;
+  int attach_waits_ = 0;
   std::string stop_reason_;
 };
 

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "host/libvirt_domain.hpp"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,8 +11,9 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <memory>
-#include <vector>
+#include <string>
 
+#include "core/spawn.hpp"
 #include "core/text.hpp"
 
 namespace vmwhy::host {
@@ -24,34 +23,15 @@ namespace {
 constexpr std::size_t kMostBytes = 256;
 
 pid_t start_virsh(const std::string& name, int out) {
-  const std::vector<std::string> args = {"virsh",    "--quiet",  "--readonly", "--connect", "qemu:///system",
-                                         "domstate", "--reason", "--domain",   name};
-  std::vector<std::string> variables = {"LC_ALL=C"};
-  for (char** variable = environ; *variable; ++variable)
-    if (!std::string_view(*variable).starts_with("LC_")) variables.emplace_back(*variable);
-  std::vector<char*> argv, envp;
-  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
-  for (const std::string& variable : variables) envp.push_back(const_cast<char*>(variable.c_str()));
-  argv.push_back(nullptr);
-  envp.push_back(nullptr);
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&files, out, 1);
-  posix_spawn_file_actions_addopen(&files, 2, "/dev/null", O_WRONLY, 0);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  sigset_t none;
-  sigemptyset(&none);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  // Out of reach of the terminal's signals: it ends by itself, or with its deadline.
-  posix_spawnattr_setpgroup(&attributes, 0);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
-  pid_t pid = -1;
-  if (::posix_spawnp(&pid, argv[0], &files, &attributes, argv.data(), envp.data()) != 0) pid = -1;
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&files);
-  return pid;
+  SpawnOptions options{.args = {"virsh", "--quiet", "--readonly", "--connect", "qemu:///system", "domstate",
+                                "--reason", "--domain", name},
+                       .environment = own_environment(),
+                       .standard_output = out,
+                       .quiet = true};
+  std::erase_if(options.environment, [](const std::string& variable) { return variable.starts_with("LC_"); });
+  options.environment.emplace_back("LC_ALL=C");
+  const Result<pid_t> pid = spawn(options);
+  return pid ? *pid : -1;
 }
 
 class Question : public std::enable_shared_from_this<Question> {

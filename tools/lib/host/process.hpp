@@ -13,6 +13,9 @@
 
 namespace vmwhy::host {
 
+/// Whether process ids are the kernel's: false inside of a container with ids of its own.
+bool in_first_pid_namespace();
+
 /// The fields of /proc/PID/stat (or task/TID/stat) that are used here.
 struct StatLine {
   std::uint32_t pid = 0;

@@ -84,6 +84,12 @@ void Binary::read_news() {
                     ""});
       else if (news->what == What::attached)
         on_sensor_({"qemu", trace::SensorState::on, 0, what_is_found() + " are followed", ""});
+      else if (news->what == What::ended)
+        return on_sensor_({"qemu", trace::SensorState::failed, 0,
+                           fmt::format("functions of {} are not followed any more: the helper that holds the "
+                                       "breakpoints has ended",
+                                       path()),
+                           ""});
       else if (news->what == What::failed)
         return on_sensor_(
             {"qemu", trace::SensorState::failed, news->error,
@@ -95,7 +101,6 @@ void Binary::read_news() {
                          "kernel, and to attach would wait for it, and hold up every fork of the host",
                          path(), news->value),
              "they are as soon as it runs again"});
-      if (news->what == What::attached) return;
     }
     read_news();
   };

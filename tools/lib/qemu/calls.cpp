@@ -9,15 +9,13 @@
 #include <utility>
 
 #include "clock/clock.hpp"
+#include "host/process.hpp"
 #include "qemu/binary.hpp"
 #include "trace/record.hpp"
 #include "trace/tap_records.hpp"
 
 namespace vmwhy::qemu {
 namespace {
-
-/// The inode of the first PID namespace, on every Linux.
-constexpr ino_t kInitialPidNamespace = 0xeffffffc;
 
 Failure ours(const bpf::Failure& failure) {
   return {failure.code, failure.context, failure.remedy};
@@ -36,8 +34,7 @@ Calls::Opened Calls::open() {
         nullptr,
         {"qemu", trace::SensorState::off, error, "QEMU's own functions are not followed: " + why, remedy}};
   };
-  struct stat space {};
-  if (::stat("/proc/self/ns/pid", &space) == 0 && space.st_ino != kInitialPidNamespace)
+  if (!host::in_first_pid_namespace())
     return off(ENOTSUP, "process ids of this PID namespace are not the kernel's",
                "run on the host, outside of the container, or in a pod with hostPID");
   auto probe = bpf::QemuCalls::open(bpf::look_around());
@@ -94,6 +91,12 @@ Result<void> Calls::watch(std::uint32_t pid, std::uint32_t vm) {
 
 void Calls::unwatch(std::uint32_t pid) {
   if (watched_.erase(pid) != 0) probe_->unwatch(pid);
+}
+
+bool Calls::attaching() const {
+  return std::any_of(binaries_.begin(), binaries_.end(), [](const auto& entry) {
+    return entry.second.binary != nullptr && !entry.second.said;
+  });
 }
 
 void Calls::drain() {

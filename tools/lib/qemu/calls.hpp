@@ -40,6 +40,8 @@ class Calls {
   /// qemu, when that is known. Errors: its executable cannot be read; or the table of processes is full.
   Result<void> watch(std::uint32_t pid, std::uint32_t vm);
   void unwatch(std::uint32_t pid);
+  /// Whether it is not known yet of some executable what came of attaching.
+  bool attaching() const;
   /// Takes what is there now.
   void drain();
   void every_second() { note_losses(); }

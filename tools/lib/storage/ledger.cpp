@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "storage/ledger.hpp"
 
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -9,13 +8,11 @@
 #include <cstring>
 
 #include "clock/clock.hpp"
+#include "host/process.hpp"
 #include "trace/record.hpp"
 
 namespace vmwhy::storage {
 namespace {
-
-/// The inode of the first PID namespace, on every Linux.
-constexpr ino_t kInitialPidNamespace = 0xeffffffc;
 
 std::uint64_t user_dev(std::uint32_t kernel_dev) {
   return makedev(kernel_dev >> 20, kernel_dev & 0xfffff);
@@ -56,8 +53,7 @@ host::SensorReport Ledger::switched_off() {
 
 Ledger::Opened Ledger::open(const LedgerOptions& wanted) {
   host::SensorReport off{"bpf", trace::SensorState::off, 0, "", ""};
-  struct stat space {};
-  if (::stat("/proc/self/ns/pid", &space) == 0 && space.st_ino != kInitialPidNamespace) {
+  if (!host::in_first_pid_namespace()) {
     off.error = ENOTSUP;
     off.detail = "process ids of this PID namespace are not the kernel's";
     off.remedy = "run on the host, outside of the container";

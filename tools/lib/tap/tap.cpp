@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "clock/clock.hpp"
+#include "host/process.hpp"
 #include "qmp/unix_sockets.hpp"
 
 namespace vmwhy::tap {
@@ -18,8 +19,6 @@ namespace {
 using qmp::proto::Direction;
 using qmp::proto::Overheard;
 
-/// The inode of the first PID namespace, on every Linux.
-constexpr ino_t kInitialPidNamespace = 0xeffffffc;
 /// A socket that has not spoken QMP after this is none of ours.
 constexpr std::size_t kCandidateSends = 4, kCandidatePieces = 4096, kCandidateBytes = 256u << 10;
 /// What is kept of a QEMU that started until it is known whether it is wanted.
@@ -47,8 +46,7 @@ bool is_agent(std::string_view bytes) {
 }  // namespace
 
 Result<std::unique_ptr<Tap>> Tap::open(Options options) {
-  struct stat space {};
-  if (::stat("/proc/self/ns/pid", &space) == 0 && space.st_ino != kInitialPidNamespace)
+  if (!host::in_first_pid_namespace())
     return system_failure(ENOTSUP, "process ids of this PID namespace are not the kernel's",
                           "run on the host, outside of the container, or in a pod with hostPID");
   bpf::QmpTapOptions want;
