@@ -94,9 +94,8 @@ void Calls::unwatch(std::uint32_t pid) {
 }
 
 bool Calls::attaching() const {
-  return std::any_of(binaries_.begin(), binaries_.end(), [](const auto& entry) {
-    return entry.second.binary != nullptr && !entry.second.said;
-  });
+  return std::any_of(binaries_.begin(), binaries_.end(),
+                     [](const auto& entry) { return entry.second.binary != nullptr && !entry.second.said; });
 }
 
 void Calls::drain() {
