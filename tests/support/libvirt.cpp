@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "libvirt.hpp"
 
-#include <signal.h>
+#include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <stdexcept>
+#include <system_error>
 
 #include "wait.hpp"
 
@@ -31,15 +34,37 @@ std::string namespace_of(const std::string& process) {
   return std::filesystem::read_symlink("/proc/" + process + "/ns/mnt", error).string();
 }
 
-std::string domain_xml(const std::string& name) {
+std::string domain_xml(const std::string& name, const std::string& devices) {
+  const std::string boot = devices.empty() ? "" : "<boot dev='fd'/><boot dev='hd'/>";
   return "<domain type='qemu'><name>" + name +
          "</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>"
-         "<os><type arch='x86_64' machine='pc'>hvm</type></os><devices>"
+         "<os><type arch='x86_64' machine='pc'>hvm</type>" +
+         boot + "</os><features><acpi/></features><devices>" + devices +
          "<emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>"
          "<memballoon model='none'/></devices></domain>";
 }
 
 }  // namespace
+
+Libvirt::Undertaker::Undertaker() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) throw std::system_error(errno, std::generic_category(), "pipe2");
+  alive_.reset(ends[1]);
+  pid_ = ::fork();
+  if (pid_ == 0) {
+    ::dup2(ends[0], 0);
+    ::execl("/bin/sh", "sh", "-c",
+            "cat; for file in /run/libvirt/qemu/*.pid; do kill -9 \"$(cat \"$file\")\"; done 2>/dev/null",
+            nullptr);
+    ::_exit(127);
+  }
+  ::close(ends[0]);
+}
+
+Libvirt::Undertaker::~Undertaker() {
+  alive_.reset();
+  if (pid_ > 0) ::waitpid(pid_, nullptr, 0);
+}
 
 Libvirt::Libvirt() {
   // The first mount enters the namespace.
@@ -60,14 +85,14 @@ Libvirt::Libvirt() {
   write("/etc/libvirt/qemu.conf",
         "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\n"
         "cgroup_controllers = []\nnamespaces = []\nsecurity_driver = \"none\"\n");
+  undertaker_.emplace();
   log_daemon_.emplace(ChildProcess::Options{.args = {"virtlogd", "--pid-file", dir_ / "virtlogd.pid"},
                                             .stderr_file = dir_ / "virtlogd"});
   start_daemon();
 }
 
 Libvirt::~Libvirt() {
-  for (const std::string& name : domains_)
-    if (const pid_t pid = pid_of(name); pid > 0) ::kill(pid, SIGKILL);
+  undertaker_.reset();
   daemon_.reset();
   log_daemon_.reset();
   mounts_.clear();
@@ -88,11 +113,13 @@ Output Libvirt::virsh(std::vector<std::string> args) const {
   return run_program(std::move(args), deadline_in(kLibvirtPatience));
 }
 
-void Libvirt::start_domain(const std::string& name) {
-  write(dir_ / "domain.xml", domain_xml(name));
-  domains_.push_back(name);
+void Libvirt::start_domain(const std::string& name, const std::string& devices,
+                           const std::vector<std::string>& options) {
+  write(dir_ / "domain.xml", domain_xml(name, devices));
+  std::vector<std::string> start = {"start", name};
+  start.insert(start.end(), options.begin(), options.end());
   for (const std::vector<std::string>& args :
-       {std::vector<std::string>{"define", dir_ / "domain.xml"}, {"start", name}}) {
+       {std::vector<std::string>{"define", dir_ / "domain.xml"}, start}) {
     const Output output = virsh(args);
     if (output.status.code != 0)
       throw std::runtime_error("virsh " + args[0] + ": " + output.err + read_file(dir_ / "libvirtd"));
