@@ -8,10 +8,13 @@
 #include <boost/json/object.hpp>
 #include <chrono>
 #include <optional>
+#include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "bench.hpp"
 #include "tests/support/child_process.hpp"
+#include "tests/support/mount.hpp"
 #include "tests/support/qemu.hpp"
 #include "tests/support/temp_dir.hpp"
 
@@ -66,6 +69,23 @@ double send_ns() {
   return took;
 }
 
+/// How long a request of the guest's takes, from one to the next, over a second.
+double request_us(test::QemuProcess& vm) {
+  const auto writes = [&] {
+    double sum = 0;
+    const auto reply = vm.call("query-blockstats");
+    for (const auto& disk : reply.at("return").as_array())
+      sum += disk.at("stats").at("wr_operations").to_number<double>();
+    return sum;
+  };
+  const auto began = Clock::now();
+  const double before = writes();
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  const double done = writes() - before;
+  const double took = std::chrono::duration<double, std::micro>(Clock::now() - began).count();
+  return done > 0 ? took / done : throw std::runtime_error("the guest does not write");
+}
+
 }  // namespace
 
 // Turn by turn, so that what else the machine does hits all of them alike.
@@ -115,6 +135,30 @@ VMWHY_BENCH(tap_unrelated_socket) {
   report.add(
       {.figure = "send and recv of a process not watched, alone", .value = median(alone), .unit = "ns"});
   report.add({.figure = "the same with qmp-tap", .value = median(tapped), .unit = "ns"});
+}
+
+// The guest writes without a pause into memory: what is dear on QEMU's way shows.
+VMWHY_BENCH(tap_guest_writes) {
+  if (report.needs("qemu") || report.needs("tap") || report.needs("mount")) return;
+  const test::TempDir dir;
+  const test::Mount memory("tmpfs", dir.path() / "memory", "tmpfs", "size=80m");
+  test::QemuProcess vm(dir, {.name = "bench",
+                             .boot = "writer.bin",
+                             .args = test::disk(test::sparse_file(memory / "disk.raw", 64 << 20))});
+  vm.cont();
+  std::vector<double> alone, tapped;
+  request_us(vm);
+  for (int round = 0; round < kRounds; ++round) {
+    alone.push_back(request_us(vm));
+    const Follower tap({test::binary("qmp-tap"), "-p", std::to_string(vm.pid())}, dir / "tap.out",
+                       "listening to");
+    tapped.push_back(request_us(vm));
+  }
+  report.add({.figure = "a guest's write of 64 KiB, alone", .value = median(alone), .unit = "us"});
+  report.add({.figure = "the same with qmp-tap on its QEMU",
+              .value = median(tapped) / median(alone),
+              .unit = "ratio",
+              .goal = 1.02});
 }
 
 }  // namespace vmwhy::bench

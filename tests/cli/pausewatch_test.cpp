@@ -122,6 +122,20 @@ TEST(Pausewatch, SaysThatAUserMayNotConnect) {
   }
 }
 
+TEST(Pausewatch, SaysWhatItDoesNotSeeWithoutRights) {
+  VMWHY_NEEDS(root);
+  const TempDir dir;
+  const FakeVm vm(dir / "q", "web1");
+  std::filesystem::permissions(dir.path(), std::filesystem::perms(0755));
+  std::filesystem::permissions(dir / "q", std::filesystem::perms(0666));
+  auto args = pausewatch({"--no-output", "-d", "200ms", "-s", dir / "q"});
+  args.front() = dir.copy_for_everybody(args.front());
+  args.insert(args.begin(), {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"});
+  EXPECT_NE(run_program(args).err.find("off: bpf, tap, qemu: "), std::string::npos);
+  args.emplace_back("--no-bpf");
+  EXPECT_EQ(run_program(args).err.find("off: "), std::string::npos);
+}
+
 TEST(Pausewatch, ReportsAPauseAsOneJsonLine) {
   const TempDir dir;
   FakeVm vm(dir / "q", "web1");

@@ -99,6 +99,7 @@ int Watcher::run() {
   if (!host::pidfd_tells_exit())
     if (auto connector = host::ProcessConnector::open(io_)) context_->connector = std::move(*connector);
   record_start();
+  if (!options_.no_bpf) say_what_is_off();
   if (context_->ledger) context_->ledger->start(io_, *recorder_);
   if (calls.calls && calls.calls->start(io_, *recorder_)) context_->calls = std::move(calls.calls);
   if (auto kmsg = host::Kmsg::open(io_, [this](const trace::OwnedRecord& record) { recorder_->add(record); }))
@@ -166,6 +167,18 @@ void Watcher::listen(Listener::Opened opened) {
     recorder_->add(host::sensor_record(clock::now_ns(),
                                        {"tap", trace::SensorState::failed, 0, context_->no_listener, ""}));
   }
+}
+
+/// Who starts it without rights hears at once what that costs, and not from the first verdict's end.
+void Watcher::say_what_is_off() {
+  std::string names, why;
+  for (const auto& sensor : sensors_) {
+    const bool probes = sensor.name == "bpf" || sensor.name == "tap" || sensor.name == "qemu";
+    if (!probes || sensor.state != trace::SensorState::off) continue;
+    names += (names.empty() ? "" : ", ") + sensor.name;
+    if (why.empty()) why = sensor.detail + (sensor.remedy.empty() ? "" : "; " + sensor.remedy);
+  }
+  if (!names.empty()) context_->say("off: " + names + ": " + why + "; --check tells what each sees");
 }
 
 /// Said before a trace is made: a file without anything in it helps nobody.

@@ -43,6 +43,7 @@ class Watcher {
   bool nothing_to_watch(const std::vector<qmp::QemuProcess>& found);
   bool open_trace(const std::vector<qmp::QemuProcess>& found);
   void record_start();
+  void say_what_is_off();
   void add(std::vector<Target> targets);
   void add_one(Target target);
   void on_ended(std::uint32_t id);
