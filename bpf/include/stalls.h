@@ -14,6 +14,9 @@ enum {
   STALLS_WAITERS = 8,      /* Threads waiting for one CPU that culprits are found for. */
   STALLS_EXIT_CODES = 256, /* Exit reasons that KVM's time is split by. */
   STALLS_USER_CODES = 64,  /* KVM_EXIT_* that QEMU's time is split by. */
+  STALLS_REGISTERS = 34,   /* Room for those of user space, as the kernel keeps them. */
+  STALLS_USER_CHUNK = 1024,
+  STALLS_USER_CHUNKS = 8, /* Of the user stack, beginning at the stack pointer. */
 };
 
 /* Where a thread's time goes. */
@@ -78,6 +81,7 @@ enum stalls_message {
   STALLS_MESSAGE_SIGNAL = 2,
   STALLS_MESSAGE_VICTIM = 3, /* The OOM killer has chosen a process. */
   STALLS_MESSAGE_EXIT = 4,   /* A process ended: the exit of its main thread. */
+  STALLS_MESSAGE_USER = 5,   /* The user stack of the longest sleep of the stall that comes next. */
 };
 
 /* What is known of the time that a thread sleeps in. */
@@ -88,8 +92,25 @@ struct stalls_block {
   __s32 syscall; /* -1: none, an exception. */
   __u32 state;   /* An enum stalls_state. */
   __s32 frames;  /* Bytes of `stack`, or minus errno. */
+  __u32 user;    /* 1 or 2: which of the thread's two user stacks is this sleep's; 0: none was kept. */
+  __u64 since_ns;
+  __u32 lock_owner; /* State lock: the thread that held it then, as the process itself numbers threads; 0: not
+                       known. */
   __u32 reserved;
   __u64 stack[STALLS_FRAMES];
+};
+
+/* What the callers in user space are found by. Two for each thread: one is kept while the next is taken. Also
+ * what travels through the ring. */
+struct stalls_user {
+  __u32 message; /* STALLS_MESSAGE_USER. */
+  __u32 slot;
+  __u32 tid;
+  __u32 bytes;    /* Of `stack`. */
+  __u64 begin_ns; /* Of the stall. */
+  __u64 since_ns; /* Of the sleep; 0 while it is written. */
+  __u64 registers[STALLS_REGISTERS];
+  char stack[STALLS_USER_CHUNKS][STALLS_USER_CHUNK];
 };
 
 /* A stretch of time in which a thread did not get on. Also what travels through the ring when it has ended.

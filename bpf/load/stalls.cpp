@@ -55,6 +55,9 @@ constexpr long kIdleCalls[] = {
     SYS_nanosleep, SYS_clock_nanosleep, SYS_rt_sigtimedwait, SYS_rt_sigsuspend, SYS_io_getevents,
     SYS_wait4,     SYS_waitid,          SYS_accept4};
 
+// A row and its user stacks cost 21 KiB. Threads beyond so many go without user stacks.
+constexpr std::uint32_t kMostUserStacks = 4096;
+
 constexpr std::uint32_t bit(stalls_state state) {
   return 1u << state;
 }
@@ -101,6 +104,7 @@ class Stalls::Impl {
     detach();
     if (rows) ::munmap(rows, rows_bytes);
     if (pages) ::munmap(pages, pages_bytes);
+    if (users) ::munmap(users, users_bytes);
     if (skeleton) stalls_bpf__destroy(skeleton);
   }
 
@@ -127,7 +131,8 @@ class Stalls::Impl {
   bool guest_entries = false;
   void* rows = nullptr;
   void* pages = nullptr;
-  std::size_t rows_bytes = 0, pages_bytes = 0;
+  void* users = nullptr;
+  std::size_t rows_bytes = 0, pages_bytes = 0, users_bytes = 0;
   std::uint32_t page_count = 0;
   std::vector<std::uint32_t> free_slots;
 };
@@ -183,6 +188,8 @@ Result<void> Stalls::Impl::load(std::uint32_t pid_max) {
   LogCapture log;
   int error = bpf_map__set_max_entries(skeleton->maps.stalls_ring, static_cast<std::uint32_t>(ring));
   if (error == 0) error = bpf_map__set_max_entries(skeleton->maps.threads, options.max_threads);
+  const std::uint32_t user_stacks = 2 * std::min(options.max_threads, kMostUserStacks);
+  if (error == 0) error = bpf_map__set_max_entries(skeleton->maps.user_stacks, user_stacks);
   if (error == 0) error = bpf_map__set_max_entries(skeleton->maps.slot_by_tid, page_count);
   if (error == 0) error = bpf_map__set_max_entries(skeleton->maps.waiting_for, cpus);
   if (error == 0) error = stalls_bpf__load(skeleton);
@@ -195,6 +202,10 @@ Result<void> Stalls::Impl::load(std::uint32_t pid_max) {
   mapped = map_values(skeleton->maps.slot_by_tid, pages_bytes, "the table of thread ids");
   if (!mapped) return mapped.error();
   pages = *mapped;
+  users_bytes = user_stacks * sizeof(stalls_user);
+  mapped = map_values(skeleton->maps.user_stacks, users_bytes, "the table of user stacks");
+  if (!mapped) return mapped.error();
+  users = *mapped;
   for (std::uint32_t slot = options.max_threads; slot > 0; --slot) free_slots.push_back(slot - 1);
   return {};
 }
@@ -307,6 +318,18 @@ std::optional<stalls_thread> Stalls::read(std::uint32_t slot) const {
     if (__atomic_load_n(&row.seq, __ATOMIC_RELAXED) == before) return copy;
   }
   return {};
+}
+
+std::unique_ptr<stalls_user> Stalls::user_stack(std::uint32_t slot, const stalls_block& block) const {
+  if (block.user == 0 || block.user > 2 || slot >= impl_->users_bytes / sizeof(stalls_user) / 2) return {};
+  const stalls_user& user = static_cast<const stalls_user*>(impl_->users)[2 * slot + block.user - 1];
+  auto out = std::make_unique<stalls_user>();
+  std::memcpy(out.get(), &user, sizeof user);
+  __atomic_thread_fence(__ATOMIC_ACQUIRE);
+  // Another sleep may have taken its place meanwhile.
+  const bool same =
+      out->since_ns == block.since_ns && __atomic_load_n(&user.since_ns, __ATOMIC_RELAXED) == block.since_ns;
+  return same ? std::move(out) : nullptr;
 }
 
 std::uint64_t Stalls::stalled_since(std::uint32_t slot) const {

@@ -66,6 +66,9 @@ class Stalls {
   /// A consistent copy of a row. Nothing where its writer did not rest for long enough (tried many times), or
   /// the slot is free.
   std::optional<stalls_thread> read(std::uint32_t slot) const;
+  /// The user stack of the sleep that `block` of that slot's row tells of. Null: none was kept, or another
+  /// sleep has taken its place.
+  std::unique_ptr<stalls_user> user_stack(std::uint32_t slot, const stalls_block& block) const;
   /// When the thread stopped getting on; 0: it gets on, or the slot is free. Costs one look.
   std::uint64_t stalled_since(std::uint32_t slot) const;
   std::uint32_t capacity() const;

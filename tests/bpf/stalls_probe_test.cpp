@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -135,6 +136,9 @@ class StallsProbe : public ::testing::Test {
       if (bytes == sizeof(stalls_stall)) {
         stalls_.emplace_back();
         std::memcpy(&stalls_.back(), data, bytes);
+      } else if (bytes == sizeof(stalls_user)) {
+        users_.emplace_back();
+        std::memcpy(&users_.back(), data, bytes);
       } else if (bytes == sizeof(stalls_signal)) {
         signals_.emplace_back();
         std::memcpy(&signals_.back(), data, bytes);
@@ -181,7 +185,75 @@ class StallsProbe : public ::testing::Test {
   std::unique_ptr<bpf::RingReader> reader_;
   std::vector<stalls_stall> stalls_;
   std::vector<stalls_signal> signals_;
+  std::vector<stalls_user> users_;
 };
+
+constexpr char kMark[] = "a word that stands on the stack of the thread that is blocked";
+
+/// Reads a pipe, with a word on its stack.
+__attribute__((noinline)) void read_with_mark(int fd) {
+  char mark[sizeof kMark], byte = 0;
+  std::memcpy(mark, kMark, sizeof kMark);
+  asm volatile("" : : "r"(mark) : "memory");
+  while (::read(fd, &byte, 1) < 0 && errno == EINTR) {
+  }
+  asm volatile("" : : "r"(mark) : "memory");
+}
+
+bool has_mark(const stalls_user& user) {
+  return std::string_view(user.stack[0], user.bytes).find(kMark) != std::string_view::npos;
+}
+
+TEST_F(StallsProbe, KeepsTheUserStackOfWhatAThreadSleepsIn) {
+  open();
+  Worker worker;
+  const std::uint32_t slot = add(worker.tid(), 1'000'000);
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  worker.run([&] { read_with_mark(ends[0]); });
+  // While it goes on …
+  ASSERT_TRUE(wait_until([&] {
+    const auto seen = probe_->read(slot);
+    return seen && seen->state == STALLS_BLOCKED && seen->block.user != 0;
+  }));
+  const stalls_thread seen = row(slot);
+  const auto user = probe_->user_stack(slot, seen.block);
+  ASSERT_NE(user, nullptr);
+  EXPECT_TRUE(has_mark(*user)) << user->bytes;
+  stalls_block other = seen.block;
+  ++other.since_ns;
+  EXPECT_EQ(probe_->user_stack(slot, other), nullptr) << "of another sleep";
+  std::this_thread::sleep_until(std::chrono::steady_clock::now() + std::chrono::milliseconds(20));
+  // … and when it has ended, however much the thread slept since.
+  ASSERT_EQ(::write(ends[1], "x", 1), 1);
+  worker.rest();
+  ASSERT_TRUE(comes([&] { return stall_of(STALLS_BLOCKED, 10'000'000) != nullptr; }));
+  const auto of_stall = std::find_if(users_.begin(), users_.end(), [&](const stalls_user& one) {
+    return one.begin_ns == stall_of(STALLS_BLOCKED, 10'000'000)->begin_ns;
+  });
+  ASSERT_NE(of_stall, users_.end());
+  EXPECT_EQ(of_stall->tid, static_cast<std::uint32_t>(worker.tid()));
+  EXPECT_TRUE(has_mark(*of_stall));
+  for (const int end : ends) ::close(end);
+}
+
+TEST_F(StallsProbe, NamesTheOwnerOfAMutex) {
+  open();
+  Worker worker;
+  const std::uint32_t slot = add(worker.tid());
+  std::mutex mutex;
+  mutex.lock();
+  worker.run([&] { const std::lock_guard lock(mutex); });
+  ASSERT_TRUE(wait_until([&] {
+    const auto seen = probe_->read(slot);
+    return seen && seen->state == STALLS_LOCK && seen->block.lock_owner != 0;
+  }));
+  const auto me = static_cast<std::uint32_t>(::syscall(SYS_gettid));
+  EXPECT_EQ(row(slot).block.lock_owner, me);
+  mutex.unlock();
+  worker.rest();
+  EXPECT_EQ(row(slot).block.lock_owner, 0u) << "a condition variable has no owner";
+}
 
 TEST_F(StallsProbe, AccountsAsTheKernelDoesAndLosesNoTime) {
   open();

@@ -227,6 +227,10 @@ OwnedRecord stall(const Line& line) {
       s.culprits.push_back({span(std::strtod(fields[2].c_str(), nullptr)), pid, pid, fields[0]});
     }
   }
+  s.record.lock_owner = static_cast<std::uint32_t>(line.number("owner"));
+  if (s.record.lock_owner != 0) s.lock_owner = s.record.lock_owner == 4242 ? "the main thread" : "vCPU 0";
+  for (const std::string& function : parts(line.value("user"), ','))
+    if (!function.empty()) s.user_stack.push_back({function + "+0x10", "ab12", 0x5000});
   if (!line.text.empty()) s.kernel_stack = parts(line.text, ' ');
   return trace::make_record(at(line.time), line.vm(), s.record, stalls::stall_text(s));
 }

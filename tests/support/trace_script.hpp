@@ -38,7 +38,9 @@
 //   internal-error|fail-entry  detail= last= vcpu= -- text kvm-exits kvm|userspace|pio|mmio  code= count=
 //   total=SECONDS qemu=SECONDS window=SECONDS vcpu= halt=yes stall main|vcpu|iothread|other  length=SECONDS
 //   state=NAME also=NAME:SECONDS (of the rest) tid= vcpu= cpu=
-//                            ongoing=yes call= path= wchan= culprit=COMM:PID:SECONDS,… -- stack, by spaces
+//                            ongoing=yes call= path= wchan= culprit=COMM:PID:SECONDS,… user=FUNCTION,…
+//                            owner=TID
+//                            -- stack, by spaces
 //   signal NUMBER|victim     sender=COMM:PID uid= code=
 //   -- reason loss COUNT source=       watch begin|end
 //

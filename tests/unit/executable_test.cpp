@@ -8,10 +8,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <vector>
 
+#include "sym/debug_folder.hpp"
 #include "sym/executable.hpp"
+#include "sym/process_code.hpp"
 #include "sym/unwind.hpp"
 #include "tests/support/temp_dir.hpp"
 
@@ -175,6 +179,77 @@ TEST(Unwind, EndsWhereTheStackDoes) {
   // Nor does a pc of elsewhere.
   snapshot.pc = 0x1234;
   EXPECT_EQ(sym::unwind(*self, bias, snapshot).size(), 1U);
+}
+
+TEST(ProcessCode, TellsCodeOfFilesFromOtherMappings) {
+  const auto maps = sym::parse_maps(
+      "55d0-55e0 r--p 00000000 fe:01 1234                       /usr/bin/qemu\n"
+      "55e0-5600 r-xp 00001000 fe:01 1234                       /usr/bin/qemu (deleted)\n"
+      "7f00-7f10 r-xp 00000000 00:00 0                          [vdso]\n"
+      "7f20-7f30 rwxp 00000000 00:00 0 \n"
+      "garbage\n7f40-7f50 r-xp\n7f60-7f70 r-xp 00028000 08:01 77 /lib/libc.so.6");
+  ASSERT_EQ(maps.size(), 2u);
+  EXPECT_EQ(maps[0].begin, 0x55e0u);
+  EXPECT_EQ(maps[0].end, 0x5600u);
+  EXPECT_EQ(maps[0].offset, 0x1000u);
+  EXPECT_EQ(maps[0].device, "fe:01");
+  EXPECT_EQ(maps[0].inode, 1234u);
+  EXPECT_EQ(maps[1].path, "/lib/libc.so.6");
+}
+
+TEST(ProcessCode, NamesCallersThroughALibrary) {
+  // Called by the C library, which the executable called.
+  static TakenSnapshot taken;
+  const auto compare = [](const void* a, const void* b) {
+    if (taken.stack.empty()) caller_two(&taken);
+    return *static_cast<const int*>(a) - *static_cast<const int*>(b);
+  };
+  taken.stack.clear();
+  int numbers[] = {2, 1};
+  ::qsort(numbers, 2, sizeof(int), compare);
+  sym::ProcessCode code;
+  const auto me = static_cast<std::uint32_t>(::getpid());
+  const sym::Snapshot snapshot{taken.pc, taken.sp, std::span(taken.registers).first(kRegisters), taken.stack};
+  EXPECT_TRUE(code.name(me, snapshot).empty()) << "nobody has looked";
+  ASSERT_TRUE(code.look(me));
+  const auto frames = code.name(me, snapshot);
+  ASSERT_GE(frames.size(), 5U);
+  EXPECT_TRUE(frames[1].name.starts_with("caller_one+")) << frames[1].name;
+  EXPECT_TRUE(frames[2].name.starts_with("caller_two+")) << frames[2].name;
+  EXPECT_EQ(frames[1].build_id, open_self()->build_id());
+  const auto library = std::find_if(frames.begin(), frames.end(), [&](const sym::NamedFrame& frame) {
+    return frame.build_id != frames[1].build_id;
+  });
+  ASSERT_NE(library, frames.end());
+  EXPECT_TRUE(std::any_of(library, frames.end(), [](const sym::NamedFrame& frame) {
+    return frame.name.find("NamesCallersThroughALibrary_Test") != std::string::npos;
+  })) << "the C library is between the two";
+  code.forget(me);
+  EXPECT_TRUE(code.name(me, snapshot).empty());
+  EXPECT_FALSE(code.look(0x7fffffff));
+}
+
+TEST(DebugFolder, FindsFilesByBuildIdUnderAnyName) {
+  const auto self = open_self();
+  ASSERT_NE(self, nullptr);
+  const std::string id = self->build_id();
+  if (id.empty()) GTEST_SKIP() << "needs build_id: this program has none";
+  const TempDir dir;
+  std::filesystem::create_symlink("/proc/self/exe", dir.path() / "some-name");
+  dir.write("text", "no program");
+  sym::DebugFolder folder(dir.path());
+  const sym::Executable* found = folder.find(id);
+  ASSERT_NE(found, nullptr);
+  EXPECT_TRUE(found->frame_name(self->find("caller_two")->address + 4, true).starts_with("caller_two+0x4"));
+  EXPECT_EQ(folder.find("0123456789abcdef"), nullptr);
+  EXPECT_EQ(folder.find(""), nullptr);
+  EXPECT_EQ(folder.find("../../../etc/passwd"), nullptr);
+
+  const TempDir other;
+  std::filesystem::create_directories(other.path() / ".build-id" / id.substr(0, 2));
+  std::filesystem::create_symlink("/proc/self/exe",
+                                  other.path() / ".build-id" / id.substr(0, 2) / (id.substr(2) + ".debug"));
+  EXPECT_NE(sym::DebugFolder(other.path()).find(id), nullptr);
 }
 
 }  // namespace

@@ -98,6 +98,38 @@ TEST(StallText, SurvivesARecord) {
   EXPECT_EQ(back.begin_ns(), 980 * kMs);
 }
 
+TEST(StallText, KeepsFramesOfQemuAndWhoHeldTheLock) {
+  Stall stall = made(State::lock, 2000 * kMs);
+  stall.user_stack = {{"__lll_lock_wait+0x1c", "aa11", 0x8001c},
+                      {"qemu_mutex_lock_iothread_impl+0x40", "bb22", 0x5d58a0},
+                      {"qemu-system-x86_64+0x97dcfe", "", 0x97dcfe}};
+  stall.lock_owner = "vCPU 0";
+  stall.record.lock_owner = 4250;
+  stall.record.times = from_array(stall.times);
+  const Stall back = take_apart(2000 * kMs, stall.record, stall_text(stall));
+  ASSERT_EQ(back.user_stack.size(), 3u);
+  EXPECT_EQ(back.user_stack[1].name, "qemu_mutex_lock_iothread_impl+0x40");
+  EXPECT_EQ(back.user_stack[1].build_id, "bb22");
+  EXPECT_EQ(back.user_stack[1].address, 0x5d58a0u);
+  EXPECT_EQ(back.lock_owner, "vCPU 0");
+  EXPECT_EQ(join_functions(back.user_stack, 8),
+            "__lll_lock_wait < qemu_mutex_lock_iothread_impl < qemu-system-x86_64+0x97dcfe");
+  EXPECT_EQ(sentence(back),
+            "vCPU 1 waited for QEMU's big lock for 2 s, held by vCPU 0 when it began to wait");
+  Stall other = back;
+  other.user_stack.erase(other.user_stack.begin() + 1);
+  EXPECT_THAT(sentence(other), HasSubstr("waited for a lock for 2 s"));
+}
+
+TEST(UserFrames, AnyTextIsSafe) {
+  EXPECT_THAT(parse_frames(""), IsEmpty());
+  const auto frames = parse_frames("a\n\tb\nc\t+0x\nd\tee+0xzz\nf+0x1\tab+0xffffffffffffffffff\n");
+  ASSERT_EQ(frames.size(), 5u);
+  EXPECT_EQ(frames[0].function(), "a");
+  EXPECT_EQ(frames[3].build_id, "ee");
+  EXPECT_EQ(frames[3].address, 0u);
+}
+
 TEST(Culprits, AnyTextIsSafe) {
   EXPECT_THAT(parse_culprits(""), IsEmpty());
   EXPECT_THAT(parse_culprits("x\n1\n1 2\n1 2 3\n-1 2 3 c\n99999999999999999999 1 1 c\n"), IsEmpty());

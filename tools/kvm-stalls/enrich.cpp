@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <filesystem>
 #include <vector>
 
 #include "host/proc_file.hpp"
@@ -111,7 +113,35 @@ std::string link_of(std::uint32_t pid, std::uint64_t fd) {
   return length > 0 ? std::string(path, static_cast<std::size_t>(length)) : std::string();
 }
 
+/// The last number of the line NSpid of a status file: in its own namespace. 0: there is none.
+std::uint32_t own_number(const std::string& path) {
+  const std::string status = host::read_or_empty(path, 8192);
+  const std::size_t line = status.find("\nNSpid:");
+  if (line == std::string::npos) return 0;
+  const std::size_t end = status.find('\n', line + 1);
+  const std::size_t last = status.find_last_of("\t ", end);
+  std::uint32_t out = 0;
+  if (last != std::string::npos)
+    std::from_chars(status.data() + last + 1, status.data() + status.size(), out);
+  return out;
+}
+
 }  // namespace
+
+std::uint32_t thread_numbered(std::uint32_t pid, std::uint32_t number) {
+  const std::string threads = fmt::format("/proc/{}/task/", pid);
+  if (own_number(fmt::format("/proc/{}/status", pid)) == pid)
+    return own_number(fmt::format("{}{}/status", threads, number)) == number ? number : 0;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(threads, error)) {
+    const std::string tid = entry.path().filename();
+    if (own_number(threads + tid + "/status") != number) continue;
+    std::uint32_t out = 0;
+    std::from_chars(tid.data(), tid.data() + tid.size(), out);
+    return out;
+  }
+  return 0;
+}
 
 std::string system_call_name(std::int32_t number) {
   if (number < 0) return {};

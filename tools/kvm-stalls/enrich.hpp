@@ -18,6 +18,10 @@ std::string system_call_name(std::int32_t number);
 /// Whether its first argument is a file descriptor.
 bool takes_descriptor(std::int32_t number);
 
+/// The thread of that process that the process itself, perhaps in a PID namespace of its own, numbers so; 0:
+/// there is none.
+std::uint32_t thread_numbered(std::uint32_t pid, std::uint32_t number);
+
 class Enricher {
  public:
   /// @param block  The sleep that the stall's stack belongs to.

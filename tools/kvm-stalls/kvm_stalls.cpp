@@ -24,6 +24,7 @@
 #include "tools/kvm-stalls/output.hpp"
 #include "tools/kvm-stalls/trace_out.hpp"
 #include "tools/kvm-stalls/tracker.hpp"
+#include "tools/kvm-stalls/user_stacks.hpp"
 
 namespace vmwhy::kvm_stalls {
 namespace {
@@ -64,6 +65,8 @@ class Session {
   void on_signal(const stalls_signal& raw);
   void on_exit(const stalls_signal& raw);
   void take(Seen seen);
+  void add_user_stack(Seen& seen);
+  void name_owner(Seen& seen) const;
   void notice_sleep();
   void tell(const std::string& line);
   void on_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns, const std::string& how);
@@ -88,6 +91,8 @@ class Session {
   std::unique_ptr<Tracker> tracker_;
   std::unique_ptr<TraceOut> trace_;
   Enricher enricher_;
+  UserStacks user_stacks_;
+  std::map<std::uint32_t, stalls_user> users_;  ///< Of stalls that come next, by slot.
   Reactions reactions_;
   std::vector<stalls::Stall> worst_;  ///< The longest first, at most `top`.
   std::uint64_t all_stalls_ = 0;
@@ -149,6 +154,7 @@ int Session::prepare() {
 void Session::start_threads(const std::vector<qmp::QemuProcess>& vms) {
   tracker_ = std::make_unique<Tracker>(*probes_, options_, [this](const qmp::QemuProcess& process) {
     if (trace_) trace_->add_vm(process);
+    user_stacks_.add(process.pid);
   });
   for (const qmp::QemuProcess& vm : vms) tracker_->add(vm);
   if (!probes_->tells_guest())
@@ -175,6 +181,8 @@ void Session::on_message(const void* data, std::size_t bytes) {
     stalls_stall raw;
     std::memcpy(&raw, data, sizeof raw);
     on_stall(raw);
+  } else if (message == STALLS_MESSAGE_USER && bytes == sizeof(stalls_user)) {
+    std::memcpy(&users_[static_cast<const stalls_user*>(data)->slot], data, sizeof(stalls_user));
   } else if (bytes == sizeof(stalls_signal)) {
     stalls_signal raw;
     std::memcpy(&raw, data, sizeof raw);
@@ -190,6 +198,31 @@ void Session::on_stall(const stalls_stall& raw) {
   take(std::move(seen));
 }
 
+void Session::add_user_stack(Seen& seen) {
+  stalls::Stall& stall = seen.stall;
+  if (seen.block.user == 0 || stall.record.block_ns == 0) return;
+  if (stall.ongoing()) {
+    if (const auto user = probes_->user_stack(seen.slot, seen.block))
+      stall.user_stack = user_stacks_.name(stall.record.pid, *user);
+    return;
+  }
+  const auto user = users_.find(seen.slot);
+  if (user == users_.end()) return;
+  if (user->second.since_ns == seen.block.since_ns && user->second.tid == stall.record.tid)
+    stall.user_stack = user_stacks_.name(stall.record.pid, user->second);
+  users_.erase(user);
+}
+
+void Session::name_owner(Seen& seen) const {
+  if (seen.block.lock_owner == 0 || seen.stall.record.block_ns == 0) return;
+  const std::uint32_t tid = thread_numbered(seen.stall.record.pid, seen.block.lock_owner);
+  const Thread* owner = tid != 0 ? tracker_->thread(seen.stall.record.pid, tid) : nullptr;
+  if (owner == nullptr) return;
+  seen.stall.record.lock_owner = tid;
+  seen.stall.lock_owner =
+      stalls::name_of_thread(static_cast<std::uint32_t>(owner->role), owner->vcpu, owner->tid, owner->comm);
+}
+
 void Session::take(Seen seen) {
   stalls::Stall& stall = seen.stall;
   notice_sleep();
@@ -202,6 +235,8 @@ void Session::take(Seen seen) {
           tracker_->threshold(role))
     return;
   enricher_.enrich(stall, seen.block);
+  add_user_stack(seen);
+  name_owner(seen);
   if (probes_->tells_guest()) stall.record.flags |= trace::kStallGuestTold;
   stall.record.isa = isa_;
   if (trace_) trace_->add(stall);
@@ -274,6 +309,7 @@ void Session::on_exit(const stalls_signal& raw) {
                               : fmt::format("ended with status {}", WEXITSTATUS(raw.signal));
   on_end(raw.target_tgid, raw.signal, raw.time_ns, how);
   tracker_->forget(raw.target_tgid);
+  user_stacks_.forget(raw.target_tgid);
   if (!options_.all && tracker_->empty()) stop();
 }
 
@@ -397,6 +433,9 @@ int Session::finish() {
   total.sleeps = std::move(sleeps_);
   total.notes = std::move(notes_);
   for (std::string& note : tracker_->take_notes()) total.notes.push_back(std::move(note));
+  if (user_stacks_.missed() != 0)
+    total.notes.push_back(
+        fmt::format("stacks in QEMU of {} stalls were not named in time", user_stacks_.missed()));
   if (!enricher_.obstacle().empty()) total.notes.push_back(enricher_.obstacle());
   if (options_.json) {
     out_ << json_safe(boost::json::serialize(to_json(total))) << "\n";

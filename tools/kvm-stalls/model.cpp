@@ -95,6 +95,7 @@ Seen make_stall(const Thread& thread, const stalls_stall& raw) {
   Seen seen;
   stalls::Stall& out = seen.stall;
   seen.block = raw.block;
+  seen.slot = raw.slot;
   fill(out, thread, raw, raw.block);
   out.end_ns = raw.end_ns;
   out.record.length_ns = since(raw.end_ns, raw.begin_ns);
@@ -109,6 +110,7 @@ Seen make_ongoing(const Thread& thread, const stalls_thread& row, std::uint64_t 
   Seen seen;
   stalls::Stall& out = seen.stall;
   stalls_block& block = seen.block;
+  seen.slot = row.stall.slot;
   block = row.block;
   const std::uint64_t here = since(now_ns, row.since_ns);
   // What it sleeps in now, unless an earlier sleep was longer.

@@ -67,6 +67,7 @@ Share between(const Thread& thread, const Counted& before, const Counted& after)
 struct Seen {
   stalls::Stall stall;
   stalls_block block{};
+  std::uint32_t slot = 0;
   bool again = false;  ///< The same stall was told before.
 };
 Seen make_stall(const Thread& thread, const stalls_stall& raw);

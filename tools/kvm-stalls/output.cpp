@@ -17,7 +17,7 @@ using stalls::State;
 
 // A share that adds up to less or more than this says that the accounting is wrong.
 constexpr double kTolerance = 0.001;
-constexpr std::size_t kCulpritsShown = 3, kFramesShown = 8, kBar = 40;
+constexpr std::size_t kCulpritsShown = 3, kFramesShown = 8, kUserFramesShown = 12, kBar = 40;
 
 struct Style {
   bool color;
@@ -172,6 +172,15 @@ boost::json::array strings_json(const std::vector<std::string>& strings) {
   return out;
 }
 
+boost::json::array frames_json(const std::vector<stalls::UserFrame>& frames) {
+  boost::json::array out;
+  for (const stalls::UserFrame& frame : frames)
+    out.push_back(boost::json::object{{"name", frame.name},
+                                      {"build_id", frame.build_id},
+                                      {"address", fmt::format("{:#x}", frame.address)}});
+  return out;
+}
+
 boost::json::value vcpu_json(std::int32_t vcpu) {
   return vcpu >= 0 ? boost::json::value(vcpu) : boost::json::value(nullptr);
 }
@@ -189,6 +198,9 @@ boost::json::object stall_json(const stalls::Stall& stall) {
                           {"culprits", culprits_json(stall.culprits)},
                           {"stack", strings_json(stall.kernel_stack)},
                           {"summary", stalls::sentence(stall)}};
+  if (!stall.user_stack.empty()) out["user_stack"] = frames_json(stall.user_stack);
+  if (stall.record.lock_owner != 0)
+    out["lock_owner"] = boost::json::object{{"tid", stall.record.lock_owner}, {"name", stall.lock_owner}};
   if (!stall.call.empty()) out["syscall"] = stall.call;
   if (!stall.wchan.empty()) out["wchan"] = stall.wchan;
   if (!stall.descriptor.empty()) out["file"] = stall.descriptor;
@@ -251,6 +263,8 @@ void print_end(std::ostream& out, const Report& report, std::uint64_t began_ns, 
     out << fmt::format("     [{}] {}\n", bar_of(stall.times), shares_text(stall.times));
     for (std::size_t i = 0; i < stall.kernel_stack.size() && i < kFramesShown; ++i)
       out << "       " << stall.kernel_stack[i] << "\n";
+    if (!stall.user_stack.empty())
+      out << "     in QEMU: " << stalls::join_functions(stall.user_stack, kUserFramesShown) << "\n";
   }
   for (const Signal& signal : report.signals)
     out << fmt::format(

@@ -171,6 +171,12 @@ const Tracker::Watched* Tracker::find(std::uint32_t slot, std::uint32_t tid) con
   return at != threads_.end() && at->second.thread.tid == tid ? &at->second : nullptr;
 }
 
+const Thread* Tracker::thread(std::uint32_t pid, std::uint32_t tid) const {
+  const auto slot = slot_of_.find(tid);
+  const auto at = slot != slot_of_.end() ? threads_.find(slot->second) : threads_.end();
+  return at != threads_.end() && at->second.thread.pid == pid ? &at->second.thread : nullptr;
+}
+
 void Tracker::learn_role(Watched& watched, const stalls_thread& row) const {
   // Where QEMU does not name its threads, entering the guest tells a vCPU.
   if (watched.thread.role != trace::ThreadRole::other || row.good != bpf::stalls_good_mask(true)) return;

@@ -43,6 +43,8 @@ class Tracker {
   /// By slot.
   const std::map<std::uint32_t, Watched>& threads() const { return threads_; }
   const Watched* find(std::uint32_t slot, std::uint32_t tid) const;
+  /// A thread of that process by its number; null: it is not watched.
+  const Thread* thread(std::uint32_t pid, std::uint32_t tid) const;
   const std::map<std::uint32_t, std::string>& names() const { return names_; }
   bool empty() const { return alive_.empty(); }
 

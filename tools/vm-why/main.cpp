@@ -17,6 +17,8 @@ int body(int argc, char** argv) {
       .flag("--exit-code", options.exit_code, "exit with 4 where an incident was found")
       .text("--vm", options.vm, "VM", "only this VM: its name, uuid, pid or number in the trace")
       .number("--incident", options.incident, "N", "only this incident", 1)
+      .text("--debug-dir", options.debug_dir, "DIR",
+            "name frames of QEMU's stacks again by executables and debug files in DIR")
       .color(color)
       .examples(
           "  vm-why bug.vmt\n"

@@ -3,16 +3,23 @@
 
 #include <algorithm>
 #include <boost/json/serialize.hpp>
+#include <filesystem>
+#include <memory>
 #include <ostream>
 
 #include "causes/analysis.hpp"
 #include "cli/cli.hpp"
 #include "core/text.hpp"
 #include "render/render.hpp"
+#include "stalls/times.hpp"
+#include "sym/debug_folder.hpp"
 #include "trace/reader.hpp"
 
 namespace vmwhy::vm_why {
 namespace {
+
+/// Of a thread_stall's text.
+constexpr std::size_t kUserStackField = 6;
 
 struct Answer {
   causes::TraceSummary summary;
@@ -20,7 +27,26 @@ struct Answer {
   bool damaged = false;  ///< Some of the trace could not be read.
 };
 
-Result<Answer> judge_file(const std::string& path) {
+/// The text of a record of a stall with its frames named by what lies in `folder`.
+std::string renamed(std::string_view text, sym::DebugFolder& folder) {
+  std::vector<stalls::UserFrame> frames = stalls::parse_frames(trace::text_field(text, kUserStackField));
+  for (stalls::UserFrame& frame : frames) {
+    const sym::Executable* executable = folder.find(frame.build_id);
+    const bool innermost = &frame == &frames.front();
+    if (executable != nullptr && executable->at(innermost ? frame.address : frame.address - 1) != nullptr)
+      frame.name = executable->frame_name(frame.address, innermost);
+  }
+  std::string out;
+  std::size_t field = 0;
+  for (const std::string_view part : split(text, '\0')) {
+    if (field != 0) out += '\0';
+    out += field == kUserStackField ? stalls::join_frames(frames) : std::string(part);
+    ++field;
+  }
+  return out;
+}
+
+Result<Answer> judge_file(const std::string& path, sym::DebugFolder* folder) {
   auto opened = trace::Reader::open(path);
   if (!opened) return opened.error();
   trace::Reader& reader = **opened;
@@ -28,7 +54,11 @@ Result<Answer> judge_file(const std::string& path) {
   for (bool more = true; more;) {
     switch (reader.next_block()) {
       case trace::Reader::Step::records:
-        reader.visit([&](const trace::RecordView& record) { analysis.add(record); });
+        reader.visit([&](const trace::RecordView& record) {
+          if (folder == nullptr || record.type() != trace::ThreadStall::kType) return analysis.add(record);
+          const std::string text = renamed(record.text, *folder);
+          analysis.add(trace::RecordView{record.header, record.fixed, text});
+        });
         break;
       case trace::Reader::Step::meta:
         analysis.add_meta(reader.meta());
@@ -72,8 +102,17 @@ void print(std::ostream& out, const Answer& answer, const Options& options) {
 
 int run(const Options& options, std::ostream& out, std::ostream& err) {
   bool failed = false, found = false;
+  std::unique_ptr<sym::DebugFolder> folder;
+  if (!options.debug_dir.empty()) {
+    std::error_code error;
+    if (!std::filesystem::is_directory(options.debug_dir, error)) {
+      err << "vm-why: " << printable(options.debug_dir) << " is no folder\n";
+      return cli::kUsage;
+    }
+    folder = std::make_unique<sym::DebugFolder>(options.debug_dir);
+  }
   for (const std::string& path : options.files) {
-    Result<Answer> answer = judge_file(path);
+    Result<Answer> answer = judge_file(path, folder.get());
     if (!answer) {
       err << "vm-why: " << printable(to_string(answer.error())) << '\n';
       failed = true;

@@ -15,6 +15,7 @@ struct Options {
   bool exit_code = false;  ///< kFound where an incident was found.
   bool color = false;
   std::string vm;              ///< Name, uuid, pid or number of the only VM to show; empty: all.
+  std::string debug_dir;       ///< Where frames are named by; empty: as the trace has them.
   std::uint64_t incident = 0;  ///< The only incident to show; 0: all.
 };
 

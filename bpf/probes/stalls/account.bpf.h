@@ -18,9 +18,24 @@ static __always_inline void add_to_stall(struct stalls_thread* t, u32 state, u64
   stall->ns[state & (STALLS_STATES - 1)] += ns;
 }
 
+/* Of a stall's longest sleep: before the thread's next ones take its place. */
+__noinline int emit_user(struct stalls_thread* t) {
+  if (!t) return 0;
+  u32 index = t->stall.slot * 2 + t->stall.block.user - 1;
+  struct stalls_user* user = bpf_map_lookup_elem(&user_stacks, &index);
+  if (!user || user->since_ns != t->stall.block.since_ns) return 0;
+  user->message = STALLS_MESSAGE_USER;
+  user->slot = t->stall.slot;
+  user->tid = t->pid_tgid;
+  user->begin_ns = t->stall.begin_ns;
+  emit(user, sizeof(*user), STALLS_STAT_RING_FULL, 1, 0);
+  return 0;
+}
+
 __noinline int end_stall(struct stalls_thread* t, u64 now) {
   if (!t) return 0;
   struct stalls_stall* stall = &t->stall;
+  if (stall->block.ns && stall->block.user) emit_user(t);
   stall->message = STALLS_MESSAGE_STALL;
   stall->tid = t->pid_tgid;
   stall->tgid = t->pid_tgid >> 32;

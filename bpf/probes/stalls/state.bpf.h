@@ -38,6 +38,15 @@ struct {
   __type(value, struct stalls_tids);
 } slot_by_tid SEC(".maps");
 
+/* Two for each slot. */
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 2);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __type(key, u32);
+  __type(value, struct stalls_user);
+} user_stacks SEC(".maps");
+
 static __always_inline void hit(u32 probe) {
   stat_add(probe, 1);
 }
@@ -61,6 +70,8 @@ static __always_inline struct stalls_thread* this_thread(void) {
 #define KEPT_OFF                                                                                        \
   (ONE(STALLS_IDLE) | ONE(STALLS_LOCK) | ONE(STALLS_BLOCKED) | ONE(STALLS_DISK) | ONE(STALLS_RECLAIM) | \
    ONE(STALLS_STOPPED) | ONE(STALLS_FROZEN) | ONE(STALLS_HALTED))
+/* Whoever sleeps so got there by a call of its own. */
+#define IN_A_CALL (ONE(STALLS_LOCK) | ONE(STALLS_BLOCKED) | ONE(STALLS_DISK) | ONE(STALLS_RECLAIM))
 #define READY (ONE(STALLS_WAITING) | ONE(STALLS_THROTTLED))
 
 /* `direct`: the arguments are the kernel's pointers to the verifier, and are read without a helper. */

@@ -19,8 +19,11 @@ static __noinline int leave_cpu(struct stalls_thread* t, const struct switch_* s
   u32 to = sleep_state(t, &of);
   t->block.state = to;
   move(t, now, to);
-  if (!(t->good >> (to & (STALLS_STATES - 1)) & 1))
-    t->block.frames = bpf_get_stack(ctx, t->block.stack, sizeof(t->block.stack), 0);
+  t->block.since_ns = t->since_ns;
+  if (t->good >> (to & (STALLS_STATES - 1)) & 1) return 0;
+  t->block.frames = bpf_get_stack(ctx, t->block.stack, sizeof(t->block.stack), 0);
+  if (to == STALLS_LOCK) t->block.lock_owner = lock_owner(&of);
+  if (IN_A_CALL >> (to & 31) & 1) keep_user(t);
   return 0;
 }
 

@@ -65,6 +65,21 @@ std::string lines(const std::vector<std::string>& list) {
   return out;
 }
 
+// "NAME TAB BUILD-ID+0xADDRESS"
+UserFrame parse_frame(std::string_view line) {
+  UserFrame out;
+  const std::size_t tab = line.find('\t');
+  out.name = line.substr(0, std::min<std::size_t>(tab, 160));
+  if (tab == std::string_view::npos) return out;
+  line.remove_prefix(tab + 1);
+  const std::size_t plus = line.find("+0x");
+  if (plus == std::string_view::npos || plus > 64) return out;
+  out.build_id = line.substr(0, plus);
+  line.remove_prefix(plus + 3);
+  std::from_chars(line.data(), line.data() + line.size(), out.address, 16);
+  return out;
+}
+
 // " while stress-ng [4711] ran on CPU 0"
 std::string instead(const Stall& stall) {
   if (stall.culprits.empty()) return {};
@@ -177,6 +192,19 @@ std::string describe(const Culprit& culprit) {
   return fmt::format("{} [{}]", printable(culprit.comm, 64), culprit.pid);
 }
 
+std::string join_frames(const std::vector<UserFrame>& frames) {
+  std::string out;
+  for (const UserFrame& frame : frames)
+    out += fmt::format("{}{}\t{}+{:#x}", out.empty() ? "" : "\n", frame.name, frame.build_id, frame.address);
+  return out;
+}
+
+std::vector<UserFrame> parse_frames(std::string_view text) {
+  std::vector<UserFrame> out;
+  for (const std::string& line : lines_of(text)) out.push_back(parse_frame(line));
+  return out;
+}
+
 Times Stall::awake() const {
   Times out = times;
   std::uint64_t slept = record.suspended_ns;
@@ -202,13 +230,14 @@ Stall take_apart(std::uint64_t time_ns, const trace::ThreadStall& record, std::s
   out.descriptor = field(3, 1024);
   out.culprits = parse_culprits(trace::text_field(text, 4));
   out.kernel_stack = lines_of(trace::text_field(text, 5));
-  out.user_stack = lines_of(trace::text_field(text, 6));
+  out.user_stack = parse_frames(trace::text_field(text, 6));
+  out.lock_owner = field(7, 64);
   return out;
 }
 
 std::string stall_text(const Stall& stall) {
   return trace::join_text({stall.comm, stall.call, stall.wchan, stall.descriptor, join(stall.culprits),
-                           lines(stall.kernel_stack), lines(stall.user_stack)});
+                           lines(stall.kernel_stack), join_frames(stall.user_stack), stall.lock_owner});
 }
 
 std::string name_of_thread(std::uint32_t role, std::int32_t vcpu, std::uint32_t tid, std::string_view comm) {
@@ -224,6 +253,29 @@ std::string name_of_thread(std::uint32_t role, std::int32_t vcpu, std::uint32_t 
   }
 }
 
+std::string_view UserFrame::function() const {
+  const bool named = !name.ends_with(fmt::format("+{:#x}", address));
+  return std::string_view(name).substr(0, named ? name.rfind('+') : std::string::npos);
+}
+
+bool Stall::waits_for_big_lock() const {
+  // QEMU 9.0 renamed the first; the others take it again when they have waited.
+  static constexpr std::string_view kTakers[] = {
+      "qemu_mutex_lock_iothread_impl", "bql_lock_impl",      "qemu_cond_wait_iothread",
+      "qemu_cond_timedwait_iothread",  "qemu_cond_wait_bql", "qemu_cond_timedwait_bql"};
+  return greatest(awake()) == State::lock &&
+         std::any_of(user_stack.begin(), user_stack.end(), [](const UserFrame& frame) {
+           return std::find(std::begin(kTakers), std::end(kTakers), frame.function()) != std::end(kTakers);
+         });
+}
+
+std::string join_functions(const std::vector<UserFrame>& stack, std::size_t most) {
+  std::string out;
+  for (std::size_t i = 0; i < stack.size() && i < most; ++i)
+    out += (i ? " < " : "") + printable(stack[i].function(), 128);
+  return out;
+}
+
 std::string sentence(const Stall& stall) {
   const Times times = stall.awake();
   const State state = greatest(times);
@@ -231,7 +283,10 @@ std::string sentence(const Stall& stall) {
   const std::string who = name_of_thread(stall.record.role, stall.record.vcpu, stall.record.tid, stall.comm);
   std::string span = human(part);
   if (part < stall.record.length_ns / 20 * 19) span += " of " + human(stall.record.length_ns);
-  std::string out = fmt::format("{} {} for {}{}", who, verb_of(state), span, detail(stall, state));
+  const std::string_view verb = stall.waits_for_big_lock() ? "waited for QEMU's big lock" : verb_of(state);
+  std::string out = fmt::format("{} {} for {}{}", who, verb, span, detail(stall, state));
+  if (state == State::lock && !stall.lock_owner.empty())
+    out += ", held by " + printable(stall.lock_owner, 64) + " when it began to wait";
   if (stall.record.suspended_ns != 0)
     out += fmt::format("; for {} the host slept", human(stall.record.suspended_ns));
   if (stall.ongoing()) out += ", and still does not get on";

@@ -62,6 +62,16 @@ std::vector<Culprit> parse_culprits(std::string_view text);
 /// "stress-ng [4711]"; "the CPU was idle".
 std::string describe(const Culprit& culprit);
 
+/// A frame of a stack in user space.
+struct UserFrame {
+  std::string name;      ///< "bdrv_co_flush+0x1c"; "qemu-system-x86_64+0x5d5f70" where no symbol covers it.
+  std::string build_id;  ///< Of the file that it is in, in hexadecimal digits; "" without one.
+  std::uint64_t address = 0;  ///< In that file.
+
+  /// Without the offset; the whole name where no symbol covered it: then the address is all there is.
+  std::string_view function() const;
+};
+
 /// A thread_stall record, taken apart.
 struct Stall {
   std::uint64_t end_ns = 0;  ///< The record's time.
@@ -69,7 +79,12 @@ struct Stall {
   Times times{};
   std::string comm, call, wchan, descriptor;
   std::vector<Culprit> culprits;
-  std::vector<std::string> kernel_stack, user_stack;
+  std::vector<std::string> kernel_stack;
+  std::vector<UserFrame> user_stack;
+  std::string lock_owner;  ///< "vCPU 0": who held the lock when the longest sleep began; "" not known.
+
+  /// It waits for the lock that all of QEMU shares.
+  bool waits_for_big_lock() const;
 
   /// The times without what the host slept.
   Times awake() const;
@@ -78,9 +93,15 @@ struct Stall {
 };
 Stall take_apart(std::uint64_t time_ns, const trace::ThreadStall& record, std::string_view text);
 std::string stall_text(const Stall& stall);
+/// Frames as a record's text has them, a line each; and back. Any text is safe.
+std::string join_frames(const std::vector<UserFrame>& frames);
+std::vector<UserFrame> parse_frames(std::string_view text);
 
 /// "vCPU 1", "main thread", "iothread IO iothread1 [4711]", "thread worker [4711]".
 std::string name_of_thread(std::uint32_t role, std::int32_t vcpu, std::uint32_t tid, std::string_view comm);
+
+/// "fdatasync < raw_co_flush < main_loop_wait": functions, the innermost first. "" without any.
+std::string join_functions(const std::vector<UserFrame>& stack, std::size_t most);
 
 /// What a person would say: "vCPU 1 was ready for 312 ms of 320 ms while stress-ng [4711] ran on CPU 0".
 std::string sentence(const Stall& stall);

@@ -17,6 +17,9 @@ namespace {
 /// An enum of QAPI has some twenty values.
 constexpr std::uint32_t kMostValues = 256;
 constexpr std::size_t kLongestName = 64;
+constexpr std::size_t kLongestFunction = 120;
+/// Of arm64.
+constexpr std::uint64_t kLargestPage = 65536;
 
 std::string base_name(const std::string& path) {
   const std::size_t slash = path.rfind('/');
@@ -157,6 +160,12 @@ std::string Executable::name(std::uint64_t address) const {
   return fmt::format("{}+{:#x}", function->name, address - function->address);
 }
 
+std::string Executable::frame_name(std::uint64_t address, bool innermost) const {
+  const Function* function = at(innermost ? address : address - 1);
+  if (function == nullptr) return name(address);
+  return fmt::format("{}+{:#x}", function->name.substr(0, kLongestFunction), address - function->address);
+}
+
 std::optional<std::uint64_t> Executable::file_offset(std::uint64_t address) const {
   std::size_t count = 0;
   if (elf_getphdrnum(elf_, &count) != 0) return std::nullopt;
@@ -165,6 +174,20 @@ std::optional<std::uint64_t> Executable::file_offset(std::uint64_t address) cons
     if (gelf_getphdr(elf_, static_cast<int>(i), &segment) == nullptr || segment.p_type != PT_LOAD) continue;
     if ((segment.p_flags & PF_X) == 0 || address < segment.p_vaddr) continue;
     if (address - segment.p_vaddr < segment.p_filesz) return address - segment.p_vaddr + segment.p_offset;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::uint64_t> Executable::bias(std::uint64_t begin, std::uint64_t offset) const {
+  std::size_t count = 0;
+  if (elf_getphdrnum(elf_, &count) != 0) return std::nullopt;
+  for (std::size_t i = 0; i < count; ++i) {
+    GElf_Phdr segment;
+    if (gelf_getphdr(elf_, static_cast<int>(i), &segment) == nullptr || segment.p_type != PT_LOAD) continue;
+    // A mapping begins at a page's beginning, a segment anywhere in it.
+    if ((segment.p_flags & PF_X) == 0 || offset >= segment.p_offset + segment.p_filesz) continue;
+    if (segment.p_offset > offset && segment.p_offset - offset >= kLargestPage) continue;
+    return begin - offset + segment.p_offset - segment.p_vaddr;
   }
   return std::nullopt;
 }

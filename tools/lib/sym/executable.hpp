@@ -39,8 +39,14 @@ class Executable {
   const Function* at(std::uint64_t address) const;
   /// "vm_stop+0x1c", "qemu-system-x86_64+0x5d5f70".
   std::string name(std::uint64_t address) const;
+  /// The same of a frame of a stack. Where a caller goes on stands behind its call, which may be another
+  /// function's first instruction. A long name is cut.
+  std::string frame_name(std::uint64_t address, bool innermost) const;
   /// Where that address is in the file; nothing where it is in no segment of code.
   std::optional<std::uint64_t> file_offset(std::uint64_t address) const;
+  /// What a process that has mapped code of the file, from `offset` on, at `begin` adds to its addresses.
+  /// Nothing where no segment of code is there.
+  std::optional<std::uint64_t> bias(std::uint64_t begin, std::uint64_t offset) const;
   /// Names of the values of QAPI's enum `name` ("RunState"), as the table NAME_lookup of this build has them.
   /// Empty where there is none.
   std::vector<std::string> qapi_enum(std::string_view name);

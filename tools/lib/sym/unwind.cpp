@@ -13,11 +13,16 @@ namespace {
 /// libdw wants a thread to unwind; any number will do.
 constexpr pid_t kThread = 1;
 
+struct Place {
+  const Module* module;
+  std::uint64_t begin, end;  ///< In the process.
+};
+
 struct Walk {
   const Snapshot& snapshot;
-  std::uint64_t bias, begin, end;  ///< Of the executable, in the process.
   std::size_t limit;
-  std::vector<std::uint64_t> found;
+  std::vector<Place> places;
+  std::vector<Frame> found;
 };
 
 pid_t next_thread(Dwfl*, void* argument, void** thread) {
@@ -48,8 +53,10 @@ int on_frame(Dwfl_Frame* frame, void* argument) {
   Walk& walk = *static_cast<Walk*>(argument);
   Dwarf_Addr pc = 0;
   if (!dwfl_frame_pc(frame, &pc, nullptr)) return DWARF_CB_ABORT;
-  if (pc < walk.begin || pc >= walk.end || walk.found.size() >= walk.limit) return DWARF_CB_ABORT;
-  walk.found.push_back(pc - walk.bias);
+  const auto place = std::find_if(walk.places.begin(), walk.places.end(),
+                                  [&](const Place& p) { return pc >= p.begin && pc < p.end; });
+  if (place == walk.places.end() || walk.found.size() >= walk.limit) return DWARF_CB_ABORT;
+  walk.found.push_back({place->module->executable, pc - place->module->bias});
   return DWARF_CB_OK;
 }
 
@@ -61,34 +68,46 @@ int find_no_debug_file(Dwfl_Module*, void**, const char*, Dwarf_Addr, const char
   return -1;
 }
 
+void report(Dwfl* dwfl, const Module& module, Walk& walk) {
+  // It closes the descriptor that it is given. Addresses tell modules apart, names have to be there.
+  const int fd = ::dup(module.executable->fd());
+  Dwfl_Module* reported = dwfl_report_elf(dwfl, module.executable->path().c_str(),
+                                          module.executable->path().c_str(), fd, module.bias, true);
+  if (reported == nullptr) {
+    if (fd >= 0) ::close(fd);
+    return;
+  }
+  Dwarf_Addr begin = 0, end = 0;
+  dwfl_module_info(reported, nullptr, &begin, &end, nullptr, nullptr, nullptr, nullptr);
+  walk.places.push_back({&module, begin, end});
+}
+
 }  // namespace
 
-std::vector<std::uint64_t> unwind(const Executable& executable, std::uint64_t bias, const Snapshot& snapshot,
-                                  std::size_t limit) {
+std::vector<Frame> unwind(std::span<const Module> modules, const Snapshot& snapshot, std::size_t limit) {
   // Neither the network nor the file system is asked for anything else.
   static constexpr Dwfl_Callbacks kCallbacks = {find_no_file, find_no_debug_file, nullptr, nullptr};
   static constexpr Dwfl_Thread_Callbacks kThreadCallbacks = {next_thread,   nullptr, read_memory,
                                                              set_registers, nullptr, nullptr};
-  Walk walk{snapshot, bias, 0, 0, limit, {}};
-  if (Dwfl* dwfl = dwfl_begin(&kCallbacks); dwfl != nullptr) {
-    dwfl_report_begin(dwfl);
-    // It closes the descriptor that it is given.
-    const int fd = ::dup(executable.fd());
-    Dwfl_Module* module = dwfl_report_elf(dwfl, "executable", executable.path().c_str(), fd, bias, true);
-    if (module == nullptr && fd >= 0) ::close(fd);
-    dwfl_report_end(dwfl, nullptr, nullptr);
-    if (module != nullptr) {
-      Dwarf_Addr begin = 0, end = 0;
-      dwfl_module_info(module, nullptr, &begin, &end, nullptr, nullptr, nullptr, nullptr);
-      walk.begin = begin;
-      walk.end = end;
-      if (dwfl_attach_state(dwfl, nullptr, kThread, &kThreadCallbacks, &walk))
-        dwfl_getthread_frames(dwfl, kThread, on_frame, &walk);
-    }
-    dwfl_end(dwfl);
-  }
-  if (walk.found.empty()) walk.found.push_back(snapshot.pc - bias);
+  Walk walk{snapshot, limit, {}, {}};
+  Dwfl* dwfl = dwfl_begin(&kCallbacks);
+  if (dwfl == nullptr) return {};
+  dwfl_report_begin(dwfl);
+  for (const Module& module : modules) report(dwfl, module, walk);
+  dwfl_report_end(dwfl, nullptr, nullptr);
+  if (!walk.places.empty() && dwfl_attach_state(dwfl, nullptr, kThread, &kThreadCallbacks, &walk))
+    dwfl_getthread_frames(dwfl, kThread, on_frame, &walk);
+  dwfl_end(dwfl);
   return std::move(walk.found);
+}
+
+std::vector<std::uint64_t> unwind(const Executable& executable, std::uint64_t bias, const Snapshot& snapshot,
+                                  std::size_t limit) {
+  const Module module{&executable, bias};
+  std::vector<std::uint64_t> out;
+  for (const Frame& frame : unwind(std::span(&module, 1), snapshot, limit)) out.push_back(frame.address);
+  if (out.empty()) out.push_back(snapshot.pc - bias);
+  return out;
 }
 
 }  // namespace vmwhy::sym

@@ -19,9 +19,22 @@ struct Snapshot {
   std::span<const std::byte> stack;          ///< From sp upwards.
 };
 
-/// @param bias  Of the executable in the process: a runtime address is the file's and this.
-/// @return addresses in the file: the function's own, then where each caller goes on, up to the first frame
-/// outside the executable, the end of the stack that was kept, or `limit`. At least the first.
+/// Code of a process: an executable or a library, and where it lies: a runtime address is the file's and the
+/// bias.
+struct Module {
+  const Executable* executable = nullptr;
+  std::uint64_t bias = 0;
+};
+struct Frame {
+  const Executable* executable = nullptr;
+  std::uint64_t address = 0;  ///< In the file: of the first where it was, of the others where they go on.
+};
+
+/// @return the first frame, then each caller, up to the first that is in none of the modules, the end of the
+/// stack that was kept, or `limit`. Empty where not even the first is in one.
+std::vector<Frame> unwind(std::span<const Module> modules, const Snapshot& snapshot, std::size_t limit = 24);
+
+/// The same in one executable, as addresses in the file. At least the first.
 std::vector<std::uint64_t> unwind(const Executable& executable, std::uint64_t bias, const Snapshot& snapshot,
                                   std::size_t limit = 24);
 

@@ -268,7 +268,9 @@ FIELDS(ThreadStall,  //
        FIELD(exit_code, 'u', "", "reason of the last exit; the highest number: none seen"),
        FIELD(user_code, 'i', "", "KVM_EXIT_* of the last exit to QEMU; -1: none seen"),
        FIELD(isa, 'u', "", "1 VMX, 2 SVM, 3 arm64, 4 PVM"), FIELD(reserved, 'u', "", "0"),
-       FIELD(suspended_ns, 'u', "ns", "at least so much of it the host slept"))
+       FIELD(suspended_ns, 'u', "ns", "at least so much of it the host slept"),
+       FIELD(lock_owner, 'u', "", "the thread that held the lock; 0: not known"),
+       FIELD(reserved2, 'u', "", "0"))
 
 FIELDS(ProcessSignal,  //
        FIELD(pid, 'u', "", "of the target"), FIELD(tid, 'u', "", "of the target"),
@@ -369,7 +371,7 @@ constexpr RecordInfo kSchema[] = {
     info<OwnerState>("owner_state", "owner, state"),
     info<ThreadTime>("thread_time", "comm, culprits"),
     info<ThreadStall>("thread_stall",
-                      "comm, system_call, wchan, descriptor, culprits, kernel_stack, user_stack"),
+                      "comm, system_call, wchan, descriptor, culprits, kernel_stack, user_stack, lock_owner"),
     info<ProcessSignal>("process_signal", "sender"),
     info<CpuThrottle>("cpu_throttle", ""),
 };

@@ -51,7 +51,8 @@ enum ThreadStallFlag : std::uint32_t {
 
 /// A thread did not get on. Header time: its end; ongoing: when it was seen. Text: comm NUL name of the
 /// system call NUL wchan NUL what the system call's descriptor is NUL culprits as above NUL kernel stack (a
-/// line for each frame) NUL user stack (likewise), each empty where it is not known.
+/// line for each frame) NUL user stack (a line for each frame: name TAB build id "+0x" address in that file)
+/// NUL who held the lock, each empty where it is not known.
 struct ThreadStall {
   static constexpr RecordType kType = RecordType{89};  // thread_stall
   std::uint64_t length_ns;
@@ -73,8 +74,10 @@ struct ThreadStall {
   std::uint32_t reserved;
   std::uint64_t suspended_ns;  ///< At least so much of it the host itself slept; in `times` it is frozen_ns,
                                ///< or disk_ns.
+  std::uint32_t lock_owner;    ///< State lock: the thread that held it when that sleep began; 0: not known.
+  std::uint32_t reserved2;
 };
-static_assert(sizeof(ThreadStall) == 216);
+static_assert(sizeof(ThreadStall) == 224);
 
 enum class SignalWhat : std::uint32_t {
   sent = 1,        ///< signal_generate.

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <string>
 
 #include "causes/rules/rules.hpp"
 #include "causes/rules/threads.hpp"
@@ -148,6 +150,56 @@ void name_culprits(const Case& c, const ThreadStalls& threads, const std::vector
   finding.details["culprits"] = std::move(list);
 }
 
+/// What the thread that held a lock did while `stall` waited for it: the longest of it. Nothing: it is not
+/// seen that it did not get on.
+std::optional<stalls::Stall> owners_stall(const Case& c, const stalls::Stall& stall) {
+  std::optional<stalls::Stall> out;
+  std::uint64_t most = 0;
+  for (const timeline::ThreadStall& fact : c.vm.thread_stalls) {
+    if (fact.stall.tid != stall.record.lock_owner) continue;
+    const std::uint64_t from = std::max(fact.begin_ns(), stall.begin_ns());
+    const std::uint64_t until = std::min(fact.time_ns, stall.end_ns);
+    if (until <= from || until - from <= most) continue;
+    most = until - from;
+    out = stalls::take_apart(fact.time_ns, fact.stall, fact.text);
+  }
+  return out;
+}
+
+void name_lock_owner(const Case& c, const stalls::Stall& stall, Finding& finding) {
+  finding.details["big_lock"] = stall.waits_for_big_lock();
+  const std::string pid = c.vm.pid != 0 ? std::to_string(c.vm.pid) : "PID";
+  const std::string remedy =
+      "gdb -p " + pid + " -batch -ex 'thread apply all bt' (this stops the VM meanwhile)";
+  if (stall.record.lock_owner == 0) {
+    finding.not_proved.push_back({"who holds the lock", "it was not seen in the lock when the wait began"});
+    finding.remedy.push_back("see who holds it: " + remedy);
+    return;
+  }
+  finding.details["lock_owner"] = stall.record.lock_owner;
+  const std::optional<stalls::Stall> owner = owners_stall(c, stall);
+  if (!owner) {
+    finding.not_proved.push_back({"what " + printable(stall.lock_owner, 64) + " did with the lock",
+                                  "no stall of it was seen meanwhile"});
+    finding.remedy.push_back("see what it does: " + remedy);
+    return;
+  }
+  finding.summary += "; " + stalls::sentence(*owner);
+  const Evidence told = stall_evidence(*owner);
+  if (std::none_of(finding.evidence.begin(), finding.evidence.end(),
+                   [&](const Evidence& evidence) { return evidence.text == told.text; }))
+    finding.evidence.push_back(told);
+  add_stack(*owner, finding.evidence);
+  // Who sleeps gives no lock back.
+  const std::uint64_t slack = stall.record.length_ns / 10;
+  const bool all_along =
+      owner->begin_ns() <= stall.begin_ns() + slack && owner->end_ns + slack >= stall.end_ns;
+  if (!all_along)
+    finding.not_proved.push_back(
+        {"that it held the lock all the while", "who does is read when a wait begins"});
+  finding.remedy.emplace_back("see what holds up that thread: a slow file, device, pipe or socket");
+}
+
 }  // namespace
 
 Opinion judge_host_cpu_contention(const Case& c) {
@@ -253,10 +305,7 @@ Opinion judge_main_thread_blocked(const Case& c) {
   add_stalls(c, threads, main->times[static_cast<std::size_t>(state)], finding);
   add_stack(*main, finding.evidence);
   if (state == State::lock) {
-    finding.not_proved.push_back({"who holds the lock", "a futex does not name its owner"});
-    finding.remedy.push_back(fmt::format(
-        "see who holds it: gdb -p {} -batch -ex 'thread apply all bt' (this stops the VM meanwhile)",
-        c.vm.pid != 0 ? std::to_string(c.vm.pid) : "PID"));
+    name_lock_owner(c, *main, finding);
   } else {
     finding.remedy.emplace_back("see what is behind that system call: a slow file, device, pipe or socket");
   }

@@ -65,12 +65,15 @@ Evidence stall_evidence(const stalls::Stall& stall) {
 }
 
 void add_stack(const stalls::Stall& stall, std::vector<Evidence>& evidence) {
-  constexpr std::size_t kFrames = 8;
+  constexpr std::size_t kFrames = 8, kUserFrames = 12;
   std::string stack;
   for (std::size_t i = 0; i < stall.kernel_stack.size() && i < kFrames; ++i)
     stack += (i ? " < " : "") + stall.kernel_stack[i].substr(0, stall.kernel_stack[i].find('+'));
   if (!stack.empty())
     evidence.push_back({stall.end_ns, "sched", "its kernel stack: " + printable(stack, 512)});
+  if (!stall.user_stack.empty())
+    evidence.push_back({stall.end_ns, "sched",
+                        "its stack in QEMU: " + stalls::join_functions(stall.user_stack, kUserFrames)});
 }
 
 const timeline::ProcessSignal* ending_signal(const Case& c, int number) {

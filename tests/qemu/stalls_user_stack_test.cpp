@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What threads of a real QEMU sleep in, by its own functions; and who holds the lock that the others wait
+// for.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <filesystem>
+
+#include "core/unique_fd.hpp"
+#include "stalls_run.hpp"
+#include "sym/executable.hpp"
+#include "tests/support/capability.hpp"
+#include "tests/support/fuse_disk.hpp"
+#include "watcher.hpp"
+
+namespace vmwhy::test {
+namespace {
+
+namespace json = boost::json;
+
+std::string qemu_program() {
+  const std::string path = run_program({"sh", "-c", "readlink -f $(command -v qemu-system-x86_64)"}).out;
+  return path.substr(0, path.find('\n'));
+}
+
+/// A QEMU that exports its functions, as those built with modules do, names them.
+class StallsUserStack : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    VMWHY_NEEDS(qemu);
+    VMWHY_NEEDS(bpf);
+    const auto executable = sym::Executable::open(qemu_program());
+    if (!executable || (*executable)->find("qmp_pmemsave") == nullptr ||
+        (*executable)->find("main_loop_wait") == nullptr)
+      GTEST_SKIP() << "needs qemu_symbols: QEMU does not export its functions";
+  }
+};
+
+IncidentJson main_loop_blocked(const std::vector<IncidentJson>& incidents) {
+  for (const IncidentJson& incident : incidents)
+    if (text_of(incident, "cause") == "qemu-main-loop-blocked") return incident;
+  std::string all;
+  for (const IncidentJson& incident : incidents) all += json::serialize(incident) + "\n";
+  ADD_FAILURE() << "no qemu-main-loop-blocked among:\n" << all;
+  return {};
+}
+
+bool detail_is(const IncidentJson& incident, std::string_view key, const json::value& wanted) {
+  const json::value* details = incident.if_contains("details");
+  const json::value* value = details ? details->as_object().if_contains(key) : nullptr;
+  return value != nullptr && json::serialize(*value) == json::serialize(wanted);
+}
+
+/// The monitor's command that opens a pipe which nobody reads: the main loop stands, with the big lock.
+class PipeThatBlocks {
+ public:
+  PipeThatBlocks(const TempDir& dir, QemuProcess& vm) : path_(dir / "fifo") {
+    EXPECT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+    vm.qmp().send("pmemsave", {{"val", 0}, {"size", 4096}, {"filename", path_}});
+  }
+  void let_go() { reader_ = UniqueFd(::open(path_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)); }
+
+ private:
+  std::string path_;
+  UniqueFd reader_;
+};
+
+TEST_F(StallsUserStack, MainLoopIsBlockedInItsOwnFunctions) {
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "idle.bin"});
+  StallsRun run(dir, vm, {"--min-latency", "20ms", "--top", "1000"}, false);
+  PipeThatBlocks pipe(dir, vm);
+  EXPECT_TRUE(run.process().wait_line("the main thread was blocked")) << run.process().out();
+  pipe.let_go();
+  EXPECT_TRUE(run.process().wait_line("; it is over")) << run.process().out();
+  run.process().signal(SIGINT);
+  ASSERT_TRUE(run.process().wait());
+  EXPECT_NE(run.process().out().find("in QEMU: "), std::string::npos) << run.process().out();
+  EXPECT_NE(run.process().out().find(" < qmp_pmemsave < "), std::string::npos) << run.process().out();
+
+  const IncidentJson stall = main_loop_blocked(vm_why({run.trace()}));
+  ASSERT_FALSE(stall.empty());
+  EXPECT_TRUE(has_evidence(stall, "sched", "qmp_pmemsave < ")) << json::serialize(stall);
+  EXPECT_TRUE(has_evidence(stall, "sched", "main_loop_wait")) << json::serialize(stall);
+}
+
+TEST_F(StallsUserStack, FramesCanBeNamedElsewhere) {
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "idle.bin"});
+  StallsRun run(dir, vm, {"--min-latency", "20ms", "--top", "1000"});
+  PipeThatBlocks pipe(dir, vm);
+  // A document comes at the end only: the pipe is read when the main thread sleeps there.
+  ASSERT_TRUE(wait_until([&] {
+    return read_file("/proc/" + std::to_string(vm.pid()) + "/wchan").find("wait_for_partner") == 0;
+  }));
+  ASSERT_TRUE(wait_until([&] {
+    return run_program({binary("vm-trace"), "cat", "--type", "thread_stall", run.trace()})
+               .out.find("qmp_pmemsave") != std::string::npos;
+  }));
+  pipe.let_go();
+  run.process().signal(SIGINT);
+  const json::object document = run.finish_by_itself();
+  std::string build_id, address;
+  for (const json::value& stall : document.at("stalls").as_array())
+    if (const json::value* stack = stall.as_object().if_contains("user_stack"))
+      for (const json::value& frame : stack->as_array())
+        if (frame.at("name").as_string().starts_with("qmp_pmemsave+")) {
+          build_id = frame.at("build_id").as_string();
+          address = frame.at("address").as_string();
+        }
+  const auto executable = sym::Executable::open(qemu_program());
+  ASSERT_TRUE(executable);
+  EXPECT_EQ(build_id, (*executable)->build_id());
+  EXPECT_NE(address, "");
+
+  std::filesystem::create_directory(dir.path() / "debug");
+  std::filesystem::create_symlink(qemu_program(), dir.path() / "debug" / "any-name");
+  const auto named = run_program({binary("vm-why"), "--debug-dir", dir / "debug", run.trace()});
+  EXPECT_EQ(named.status.code, 0) << named.err;
+  EXPECT_NE(named.out.find("qmp_pmemsave < "), std::string::npos) << named.out;
+}
+
+TEST_F(StallsUserStack, VcpuWaitsForTheLockOfAMainLoopThatIsBlocked) {
+  const TempDir dir;
+  const std::string image = dir.sparse("disk", 64 << 20);
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(image, "raw", "file", "locking=off,aio=threads")});
+  vm.cont();
+  ASSERT_TRUE(wait_until([&] { return vm.serial().find('.') != std::string::npos; }));
+  StallsRun run(dir, vm, {"--min-latency", "20ms", "--top", "1000"}, false);
+  PipeThatBlocks pipe(dir, vm);
+  EXPECT_TRUE(run.process().wait_line([](std::string_view line) {
+    return line.find("vCPU 0 waited for QEMU's big lock") != std::string_view::npos &&
+           line.find("held by the main thread when it began to wait") != std::string_view::npos;
+  })) << run.process().out();
+  pipe.let_go();
+  run.process().signal(SIGINT);
+  ASSERT_TRUE(run.process().wait());
+  const IncidentJson stall = main_loop_blocked(vm_why({run.trace()}));
+  ASSERT_FALSE(stall.empty());
+  EXPECT_TRUE(is_verdict(stall, "qemu-main-loop-blocked", "proven"));
+}
+
+TEST_F(StallsUserStack, MainLoopWaitsForTheLockOfAVcpuThatIsBlocked) {
+  VMWHY_NEEDS(fuse);
+  const TempDir dir;
+  FuseDisk fuse(dir.path() / "fuse");
+  // The vCPU itself gives a request to the kernel, with the big lock; and this file system does it at once.
+  std::vector<std::string> args = disk(fuse.file(), "raw", "file", "locking=off,aio=native,cache.direct=on");
+  args.insert(args.end(), {"-global", "virtio-blk-pci.ioeventfd=off"});
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = args});
+  vm.cont();
+  ASSERT_TRUE(wait_until([&] { return vm.serial().find('.') != std::string::npos; }));
+  StallsRun run(dir, vm, {"--min-latency", "20ms", "--top", "1000"}, false);
+  fuse.hang_data();
+  EXPECT_TRUE(run.process().wait_line([](std::string_view line) {
+    return line.find("the main thread waited for QEMU's big lock") != std::string_view::npos &&
+           line.find("held by vCPU 0 when it began to wait") != std::string_view::npos;
+  })) << run.process().out();
+  run.process().signal(SIGINT);
+  ASSERT_TRUE(run.process().wait());
+  fuse.let_go();
+  const IncidentJson stall = main_loop_blocked(vm_why({run.trace()}));
+  ASSERT_FALSE(stall.empty());
+  EXPECT_TRUE(is_verdict(stall, "qemu-main-loop-blocked", "proven"));
+  EXPECT_TRUE(detail_is(stall, "big_lock", true)) << json::serialize(stall);
+  EXPECT_TRUE(has_evidence(stall, "sched", "vCPU 0 was blocked")) << json::serialize(stall);
+}
+
+}  // namespace
+}  // namespace vmwhy::test
