@@ -220,7 +220,7 @@ TEST_F(StallsCauses, WorkerWhoseWriteDoesNotComeBackHangsInTheStorage) {
                  {.boot = "writer.bin", .args = disk(fuse.file(), "raw", "file", "locking=off,aio=threads")});
   vm.cont();
   ASSERT_TRUE(wait_until([&] { return vm.serial().find('.') != std::string::npos; }));
-  StallsRun run(dir, vm, {"--min-latency", "15ms", "--top", "1000"}, false);
+  StallsRun run(dir, vm, {"--min-latency", "15ms", "--top", "1000", "--syscall-probes"}, false);
   fuse.hang_data();
   // A worker's threshold is a hundred times that of a vCPU.
   EXPECT_TRUE(run.process().wait_line([&](std::string_view line) {
@@ -234,6 +234,10 @@ TEST_F(StallsCauses, WorkerWhoseWriteDoesNotComeBackHangsInTheStorage) {
   EXPECT_TRUE(is_verdict(stall, "storage-hang", "proven"));
   EXPECT_EQ(detail_text(stall, "path"), fuse.file()) << json::serialize(stall);
   EXPECT_NE(detail_text(stall, "system_call"), "") << json::serialize(stall);
+  // The request itself is in the trace, as it hangs.
+  const std::string requests =
+      run_program({binary("vm-trace"), "cat", "--type", "io_syscall", run.trace()}).out;
+  EXPECT_NE(requests.find(fuse.file()), std::string::npos) << requests;
 }
 
 TEST_F(StallsCauses, WhoSentSigkillIsNamed) {

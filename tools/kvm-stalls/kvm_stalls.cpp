@@ -140,7 +140,7 @@ int Session::prepare() {
   began_ns_ = last_ns_ = clocks_.boottime_ns;
   if (auto attached = probes_->attach(); !attached)
     return fail(to_string(attached.error()), cli::kEnvironment);
-  if (trace_) trace_->begin(probes_->probes());
+  if (trace_) trace_->begin(probes_->probes(), io_);
   start_threads(*vms);
   if (!options_.vcpus.empty() && tracker_->threads().empty())
     return fail(

@@ -35,7 +35,12 @@ void declare(cli::Parser& parser, Options& o, Text& text) {
       .number("--top", o.top, "N",
               "so many stalls at the end, and at most so many told a second (default 10)")
       .flag("--json", o.json, "one JSON document at the end")
-      .text("-o,--output", o.output, "FILE", "write times, stalls and signals to a trace file")
+      .text("-o,--output", o.output, "FILE",
+            "write times, stalls, signals and slow storage requests to a trace file")
+      .flag(
+          "--syscall-probes", o.syscall_probes,
+          "with -o: follow storage requests also where the kernel takes no programs on functions; that slows "
+          "down every system call of the host")
       .texts("--on", text.on, "CONDITION",
              "stall=STATE, stall=any, signal=SIGNAME, signal=any or end (repeatable)")
       .texts("--then", text.then, "ACTION", "'exec COMMAND' or exit (for each --on, or one for all)")

@@ -26,6 +26,8 @@ struct Options {
   std::vector<Reaction> reactions;
   bool json = false, check = false, quiet = false;
   std::string output;
+  bool syscall_probes =
+      false;  ///< Follow storage requests also where that slows down every call of the host.
   std::uint64_t max_threads = 0;  ///< 0: from the VMs found.
   cli::Color color = cli::Color::automatic;
   std::string args;  ///< The whole command line, for the trace.

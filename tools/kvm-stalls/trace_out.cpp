@@ -30,6 +30,9 @@ boost::json::object probes_json(const Report& report) {
                                                           {"switch_missed", report.losses.switch_missed}}}}}};
 }
 
+/// A storage request that has not ended after this time hangs.
+constexpr std::uint64_t kHangs = 1'000'000'000;
+
 host::SensorReport sensor_of(const std::vector<bpf::StallsProbe>& probes) {
   host::SensorReport out{"sched", trace::SensorState::on, 0, "", ""};
   for (const bpf::StallsProbe& probe : probes) {
@@ -44,8 +47,10 @@ host::SensorReport sensor_of(const std::vector<bpf::StallsProbe>& probes) {
 
 }  // namespace
 
-TraceOut::TraceOut(std::unique_ptr<trace::Writer> writer)
-    : recorder_(std::move(writer), {}), mounts_(host::find_cgroup_mounts()) {}
+TraceOut::TraceOut(std::unique_ptr<trace::Writer> writer, bool syscall_probes)
+    : recorder_(std::move(writer), {}),
+      syscall_probes_(syscall_probes),
+      mounts_(host::find_cgroup_mounts()) {}
 
 Result<std::unique_ptr<TraceOut>> TraceOut::create(const Options& options) {
   utsname host{};
@@ -60,16 +65,23 @@ Result<std::unique_ptr<TraceOut>> TraceOut::create(const Options& options) {
                                                         {"machine", host.machine}}}};
   auto writer = trace::Writer::create(options.output, std::move(meta));
   if (!writer) return writer.error();
-  return std::unique_ptr<TraceOut>(new TraceOut(std::move(*writer)));
+  return std::unique_ptr<TraceOut>(new TraceOut(std::move(*writer), options.syscall_probes));
 }
 
-void TraceOut::begin(const std::vector<bpf::StallsProbe>& probes) {
+void TraceOut::begin(const std::vector<bpf::StallsProbe>& probes, boost::asio::io_context& io) {
   const std::uint64_t now = clock::now_ns();
   recorder_.add(trace::make_record(now, 0, clock::take_snapshot(trace::ClockReason::start)));
   trace::Watch watch{};
   watch.event = static_cast<std::uint32_t>(trace::WatchEvent::begin);
   recorder_.add(trace::make_record(now, 0, watch, "kvm-stalls"));
   recorder_.add(host::sensor_record(now, sensor_of(probes)));
+  storage::LedgerOptions wanted;
+  wanted.syscall_probes = syscall_probes_;
+  wanted.hang_ns = kHangs;
+  storage::Ledger::Opened opened = storage::Ledger::open(wanted);
+  recorder_.add(host::sensor_record(now, opened.sensor));
+  ledger_ = std::move(opened.ledger);
+  if (ledger_) ledger_->start(io, recorder_);
 }
 
 void TraceOut::add_vm(const qmp::QemuProcess& process) {
@@ -84,6 +96,7 @@ void TraceOut::add_vm(const qmp::QemuProcess& process) {
   recorder_.add(trace::make_record(now, number, seen, boost::json::serialize(qmp::to_json(process))));
   cgroups_[process.pid] = host::CgroupWatch(process.pid, mounts_);
   recorder_.add(cgroups_[process.pid].record(now, number));
+  if (ledger_) ledger_->watch(process.pid, number);
 }
 
 std::uint32_t TraceOut::vm_of(std::uint32_t pid) const {
@@ -117,6 +130,10 @@ void TraceOut::add(const Signal& signal) {
 }
 
 void TraceOut::add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns) {
+  if (ledger_) {
+    ledger_->drain();
+    ledger_->unwatch(pid);
+  }
   trace::VmEnd end{};
   end.pid = pid;
   if (code) {
@@ -137,6 +154,7 @@ void TraceOut::add(const trace::ClockSnapshot& snapshot) {
 }
 
 void TraceOut::tick() {
+  if (ledger_) ledger_->look();
   const std::uint64_t now = clock::now_ns();
   recorder_.add(trace::make_record(now, 0, clock::take_snapshot(trace::ClockReason::tick)));
   for (const trace::OwnedRecord& record : thermal_.look(now)) recorder_.add(record);
@@ -149,6 +167,10 @@ void TraceOut::tick() {
 }
 
 Result<trace::WriterStats> TraceOut::end(const Report& total) {
+  if (ledger_) {
+    ledger_->drain();
+    ledger_->look();
+  }
   const std::uint64_t now = clock::now_ns();
   if (total.losses.ring_full) {
     trace::Loss loss{};

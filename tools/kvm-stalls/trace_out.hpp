@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #pragma once
-// The trace of a run: times, stalls, signals, ends of QEMUs, and their cgroups each second. One thread.
+// The trace of a run: times, stalls, signals, ends of QEMUs, their cgroups each second, and storage requests
+// that fail, are slow or do not end. One thread.
 
+#include <boost/asio/io_context.hpp>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +14,7 @@
 #include "host/thermal.hpp"
 #include "qmp/discovery.hpp"
 #include "record/recorder.hpp"
+#include "storage/ledger.hpp"
 #include "tools/kvm-stalls/model.hpp"
 #include "tools/kvm-stalls/options.hpp"
 
@@ -21,7 +24,8 @@ class TraceOut {
  public:
   static Result<std::unique_ptr<TraceOut>> create(const Options& options);
 
-  void begin(const std::vector<bpf::StallsProbe>& probes);
+  /// Follows storage requests of the VMs that are added, where the kernel lets it.
+  void begin(const std::vector<bpf::StallsProbe>& probes, boost::asio::io_context& io);
   void add_vm(const qmp::QemuProcess& process);
   void add(const Share& share);
   void add(const stalls::Stall& stall);
@@ -37,10 +41,12 @@ class TraceOut {
   Result<trace::WriterStats> end(const Report& total);
 
  private:
-  explicit TraceOut(std::unique_ptr<trace::Writer> writer);
+  TraceOut(std::unique_ptr<trace::Writer> writer, bool syscall_probes);
   std::uint32_t vm_of(std::uint32_t pid) const;
 
   record::Recorder recorder_;
+  const bool syscall_probes_;
+  std::unique_ptr<storage::Ledger> ledger_;  ///< Null: there is none; the sensor says why.
   host::CgroupMounts mounts_;
   host::ThermalWatch thermal_;
   struct Vm {
