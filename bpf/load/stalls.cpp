@@ -154,7 +154,8 @@ void Stalls::Impl::choose(const Environment& environment, const KernelBtf& kerne
       probe.status.error = options.kvm ? "kvm is not loaded" : "not asked for";
     else if (entries && !guest_entries)
       probe.status.error = isa == Isa::pvm ? "does not fire under PVM" : "no BTF of the kvm modules";
-    else if (!raw && !kernel.tracepoint_arguments(point.name))
+    else if (std::find(options.lacking.begin(), options.lacking.end(), point.name) != options.lacking.end() ||
+             (!raw && !kernel.tracepoint_arguments(point.name)))
       probe.status.error = "this kernel's BTF shows no such tracepoint";
     else
       probe.program = bpf_object__find_program_by_name(skeleton->obj,

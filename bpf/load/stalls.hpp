@@ -24,6 +24,7 @@ struct StallsOptions {
   std::uint64_t vcpu_threshold_ns = 10'000'000;  ///< Of threads that enter the guest.
   std::string custom_btf;                        ///< Tests: a file whose BTF stands in for the kernel's.
   Isa isa = Isa::unknown;                        ///< Tests: instead of the environment's.
+  std::vector<std::string> lacking;              ///< Tests: tracepoints that this kernel is said not to have.
 };
 
 /// What became of one probe. Attached is not firing: silence and health are told apart by `hits`, which

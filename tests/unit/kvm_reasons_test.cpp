@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "kvm/reasons.hpp"
+#include "kvm/vcpu_numbers.hpp"
 
 #include <gtest/gtest.h>
 
@@ -54,6 +55,14 @@ TEST(KvmReasons, TablesAreSortedAndWithoutDoubles) {
     EXPECT_TRUE(std::is_sorted(table.begin(), table.end(),
                                [](const ReasonName& a, const ReasonName& b) { return a.code <= b.code; }));
   }
+}
+
+TEST(MissingVcpus, AreNamedBesideThoseThatAreThere) {
+  EXPECT_EQ(missing_vcpus({0, 1, 2, 3}, {7}), "no vCPU 7 here: there are 0 to 3");
+  EXPECT_EQ(missing_vcpus({0}, {0, 5, 6, 7, 9}), "no vCPU 5 to 7, 9 here: there is only 0");
+  EXPECT_EQ(missing_vcpus({0, 1}, {4, 1}), "no vCPU 4 here: there are 0, 1");
+  EXPECT_EQ(missing_vcpus({0, 1}, {1}), "");
+  EXPECT_EQ(missing_vcpus({}, {1}), "") << "nothing is known";
 }
 
 }  // namespace

@@ -17,10 +17,12 @@
 #include <cerrno>
 #include <cstring>
 #include <ostream>
+#include <set>
 
 #include "bpf/load/ring.hpp"
 #include "clock/clock.hpp"
 #include "core/text.hpp"
+#include "kvm/vcpu_numbers.hpp"
 #include "tools/kvm-exits/command.hpp"
 #include "tools/kvm-exits/device_query.hpp"
 #include "tools/kvm-exits/output.hpp"
@@ -102,6 +104,12 @@ int Session::prepare() {
     return cli::kEnvironment;
   }
   targets_ = std::move(*targets);
+  std::set<std::int32_t> there;
+  for (const auto& [pid, vm] : targets_.known)
+    for (const auto& [tid, vcpu] : vm.vcpu_by_tid) there.insert(vcpu);
+  // KVM's numbers may be others than those in the names of threads: it is said, not refused.
+  if (const std::string missing = kvm::missing_vcpus(there, options_.vcpus); !missing.empty())
+    err_ << "kvm-exits: by the names of QEMU's threads, " << missing << "\n";
   if (!options_.output.empty()) {
     auto trace = TraceOut::create(options_, environment_);
     if (!trace) {

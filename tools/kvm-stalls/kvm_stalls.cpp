@@ -15,11 +15,13 @@
 #include <cstring>
 #include <memory>
 #include <ostream>
+#include <set>
 
 #include "bpf/load/ring.hpp"
 #include "clock/clock.hpp"
 #include "core/text.hpp"
 #include "host/process.hpp"
+#include "kvm/vcpu_numbers.hpp"
 #include "tools/kvm-stalls/enrich.hpp"
 #include "tools/kvm-stalls/output.hpp"
 #include "tools/kvm-stalls/trace_out.hpp"
@@ -70,6 +72,7 @@ class Session {
   void notice_sleep();
   void tell(const std::string& line);
   void on_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns, const std::string& how);
+  std::string missing_vcpus(const std::vector<qmp::QemuProcess>& vms) const;
   std::string vm_name(std::uint32_t pid) const;
   std::string name_alone(std::uint32_t pid) const;
   std::string since_begin(std::uint64_t time_ns) const {
@@ -142,11 +145,11 @@ int Session::prepare() {
     return fail(to_string(attached.error()), cli::kEnvironment);
   if (trace_) trace_->begin(probes_->probes(), io_);
   start_threads(*vms);
-  if (!options_.vcpus.empty() && tracker_->threads().empty())
-    return fail(
-        "no thread of the vCPUs of --vcpu was found; threads are told by their names, which QEMU gives "
-        "with -name debug-threads=on",
-        cli::kEnvironment);
+  if (const std::string missing = missing_vcpus(*vms); !missing.empty()) {
+    if (tracker_->threads().empty()) return fail(missing, cli::kEnvironment);
+    notes_.push_back(missing);
+    if (!options_.quiet) err_ << "kvm-stalls: " << missing << "\n";
+  }
   ring_->start(io_);
   return cli::kOk;
 }
@@ -159,6 +162,18 @@ void Session::start_threads(const std::vector<qmp::QemuProcess>& vms) {
   for (const qmp::QemuProcess& vm : vms) tracker_->add(vm);
   if (!probes_->tells_guest())
     notes_.emplace_back("guest, KVM and QEMU are not told apart here: their time is \"running\"");
+}
+
+std::string Session::missing_vcpus(const std::vector<qmp::QemuProcess>& vms) const {
+  if (options_.vcpus.empty()) return {};
+  std::set<std::int32_t> there;
+  for (const qmp::QemuProcess& vm : vms)
+    for (const qmp::QemuThread& thread : vm.threads)
+      if (thread.vcpu >= 0) there.insert(thread.vcpu);
+  if (there.empty() && tracker_->threads().empty())
+    return "no thread of the vCPUs of --vcpu was found; threads are told by their names, which QEMU gives "
+           "with -name debug-threads=on";
+  return kvm::missing_vcpus(there, options_.vcpus);
 }
 
 std::string Session::vm_name(std::uint32_t pid) const {
