@@ -27,6 +27,8 @@ class Report {
 
   /// Says why nothing was measured. `capability` as in VMWHY_NEEDS; true: it is missing, return.
   bool needs(const char* capability);
+  /// Says why nothing was measured: "needs NAME: reason".
+  void skip(const std::string& why);
 
  private:
   std::string bench_;

@@ -67,10 +67,13 @@ void Report::add(const Figure& figure) {
 bool Report::needs(const char* capability) {
   const std::string& missing = test::capability_missing(capability);
   if (missing.empty()) return false;
-  const boost::json::object line{{"bench", bench_},
-                                 {"skipped", "needs " + std::string(capability) + ": " + missing}};
-  std::cout << boost::json::serialize(line) << std::endl;
+  skip("needs " + std::string(capability) + ": " + missing);
   return true;
+}
+
+void Report::skip(const std::string& why) {
+  const boost::json::object line{{"bench", bench_}, {"skipped", why}};
+  std::cout << boost::json::serialize(line) << std::endl;
 }
 
 Benchmark::Benchmark(const char* name, Function function) {

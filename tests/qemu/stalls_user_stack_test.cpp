@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
+#include <cstdlib>
 #include <filesystem>
 
 #include "core/unique_fd.hpp"
@@ -143,6 +144,59 @@ TEST_F(StallsUserStack, VcpuWaitsForTheLockOfAMainLoopThatIsBlocked) {
   const IncidentJson stall = main_loop_blocked(vm_why({run.trace()}));
   ASSERT_FALSE(stall.empty());
   EXPECT_TRUE(is_verdict(stall, "qemu-main-loop-blocked", "proven"));
+}
+
+/// The only child of a process; 0: it has none.
+pid_t child_of(pid_t pid) {
+  const std::string name = std::to_string(pid);
+  return std::atoi(read_file("/proc/" + name + "/task/" + name + "/children").c_str());
+}
+
+TEST_F(StallsUserStack, OwnerOfALockIsFoundInAPidNamespaceOfItsOwn) {
+  VMWHY_NEEDS(mount);  // And so root.
+  const TempDir dir;
+  const std::string image = dir.sparse("disk", 64 << 20), socket = dir / "qmp", serial = dir / "serial";
+  std::vector<std::string> args{"unshare",
+                                "--fork",
+                                "--pid",
+                                "--kill-child",
+                                "qemu-system-x86_64",
+                                "-nodefaults",
+                                "-accel",
+                                "tcg",
+                                "-display",
+                                "none",
+                                "-name",
+                                "inside,debug-threads=on",
+                                "-serial",
+                                "file:" + serial,
+                                "-qmp",
+                                "unix:" + socket + ",server=on,wait=off",
+                                "-drive",
+                                "file=" + guest("writer.bin") + ",format=raw,if=floppy,readonly=on",
+                                "-boot",
+                                "a"};
+  for (const std::string& arg : disk(image, "raw", "file", "locking=off,aio=threads")) args.push_back(arg);
+  ChildProcess container(args);
+  ASSERT_TRUE(wait_until([&] { return read_file(serial).find('.') != std::string::npos; }))
+      << container.err();
+  const pid_t pid = child_of(container.pid());
+  ASSERT_GT(pid, 0);
+  ChildProcess watch(
+      {binary("kvm-stalls"), "-p", std::to_string(pid), "--min-latency", "20ms", "--top", "1000"});
+  ASSERT_TRUE(watch.wait_error_line("watching")) << watch.err();
+  const std::string fifo = dir / "fifo";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  ChildProcess call({binary("qmp-call"), "-s", socket, "pmemsave",
+                     json::serialize(json::object{{"val", 0}, {"size", 4096}, {"filename", fifo}})});
+  EXPECT_TRUE(watch.wait_line([](std::string_view line) {
+    return line.find("vCPU 0 waited for QEMU's big lock") != std::string_view::npos &&
+           line.find("held by the main thread when it began to wait") != std::string_view::npos;
+  })) << watch.out()
+      << call.err();
+  const UniqueFd reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  watch.signal(SIGINT);
+  EXPECT_TRUE(watch.wait());
 }
 
 TEST_F(StallsUserStack, MainLoopWaitsForTheLockOfAVcpuThatIsBlocked) {

@@ -34,7 +34,7 @@ share() {
 expect_more() { [ "$(share "$1" "$2")" -ge "$3" ] || { cat "$1"; fail "$1: $2 is below $3 %"; }; }
 
 boot busy
-kvm-stalls -p $qemu -d 8s --json >busy.json 2>busy.err || { cat busy.err; fail "kvm-stalls"; }
+kvm-stalls -p $qemu -d 6s --json >busy.json 2>busy.err || { cat busy.err; fail "kvm-stalls"; }
 expect_more busy.json guest 40
 expect_text busy.json '"errors":[]'
 # As many that never rest as there are CPUs, and one more.
@@ -42,22 +42,28 @@ for i in $(seq $(($(nproc) + 1))); do
   sh -c 'while :; do :; done' &
   others="${others:-} $!"
 done
-kvm-stalls -p $qemu -d 8s --json >contended.json 2>contended.err || { cat contended.err; fail "kvm-stalls"; }
+kvm-stalls -p $qemu -d 6s -o contended.vmt --json >contended.json 2>contended.err || { cat contended.err; fail "kvm-stalls"; }
 kill $others
 expect_more contended.json waiting 20
 expect_text contended.json '"comm":"sh"'
+# From the trace alone.
+vm-why contended.vmt >contended.txt
+expect_text contended.txt "host-cpu-contention (proven)"
 mkdir -p /tmp/cgroup
 mount -t cgroup2 cgroup2 /tmp/cgroup || fail "mount cgroup2"
 echo +cpu >/tmp/cgroup/cgroup.subtree_control || fail "no cpu controller"
 mkdir -p /tmp/cgroup/vm
 echo "10000 100000" >/tmp/cgroup/vm/cpu.max || fail "no cpu.max"
 echo $qemu >/tmp/cgroup/vm/cgroup.procs
-kvm-stalls -p $qemu -d 8s --json >quota.json 2>quota.err || { cat quota.err; fail "kvm-stalls"; }
+kvm-stalls -p $qemu -d 6s -o quota.vmt --json >quota.json 2>quota.err || { cat quota.err; fail "kvm-stalls"; }
 expect_more quota.json throttled 50
+vm-why quota.vmt >quota.txt
+expect_text quota.txt "host-cpu-quota (proven)"
+expect_text quota.txt "10 ms of each 100 ms for /vm"
 kill $qemu
 wait $qemu 2>/dev/null
 boot idle
-kvm-stalls -p $qemu -d 8s --json >idle.json 2>idle.err || { cat idle.err; fail "kvm-stalls"; }
+kvm-stalls -p $qemu -d 6s --json >idle.json 2>idle.err || { cat idle.err; fail "kvm-stalls"; }
 kill $qemu
 # How much depends on how many of the timer's ticks are made up for: nested KVM under TCG is slow.
 expect_more idle.json halted 1
