@@ -9,14 +9,12 @@
 #include <unistd.h>
 
 #include <boost/json.hpp>
-#include <cstdlib>
 #include <filesystem>
 
 #include "core/unique_fd.hpp"
 #include "stalls_run.hpp"
 #include "sym/executable.hpp"
 #include "tests/support/capability.hpp"
-#include "tests/support/fuse_disk.hpp"
 #include "watcher.hpp"
 
 namespace vmwhy::test {
@@ -49,12 +47,6 @@ IncidentJson main_loop_blocked(const std::vector<IncidentJson>& incidents) {
   for (const IncidentJson& incident : incidents) all += json::serialize(incident) + "\n";
   ADD_FAILURE() << "no qemu-main-loop-blocked among:\n" << all;
   return {};
-}
-
-bool detail_is(const IncidentJson& incident, std::string_view key, const json::value& wanted) {
-  const json::value* details = incident.if_contains("details");
-  const json::value* value = details ? details->as_object().if_contains(key) : nullptr;
-  return value != nullptr && json::serialize(*value) == json::serialize(wanted);
 }
 
 /// The monitor's command that opens a pipe which nobody reads: the main loop stands, with the big lock.
@@ -124,105 +116,6 @@ TEST_F(StallsUserStack, FramesCanBeNamedElsewhere) {
   const auto named = run_program({binary("vm-why"), "--debug-dir", dir / "debug", run.trace()});
   EXPECT_EQ(named.status.code, 0) << named.err;
   EXPECT_NE(named.out.find("qmp_pmemsave < "), std::string::npos) << named.out;
-}
-
-TEST_F(StallsUserStack, VcpuWaitsForTheLockOfAMainLoopThatIsBlocked) {
-  const TempDir dir;
-  const std::string image = dir.sparse("disk", 64 << 20);
-  QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(image, "raw", "file", "locking=off,aio=threads")});
-  vm.cont();
-  ASSERT_TRUE(wait_until([&] { return vm.serial().find('.') != std::string::npos; }));
-  StallsRun run(dir, vm, {"--min-latency", "20ms", "--top", "1000"}, false);
-  PipeThatBlocks pipe(dir, vm);
-  EXPECT_TRUE(run.process().wait_line([](std::string_view line) {
-    return line.find("vCPU 0 waited for QEMU's big lock") != std::string_view::npos &&
-           line.find("held by the main thread when it began to wait") != std::string_view::npos;
-  })) << run.process().out();
-  pipe.let_go();
-  run.process().signal(SIGINT);
-  ASSERT_TRUE(run.process().wait());
-  const IncidentJson stall = main_loop_blocked(vm_why({run.trace()}));
-  ASSERT_FALSE(stall.empty());
-  EXPECT_TRUE(is_verdict(stall, "qemu-main-loop-blocked", "proven"));
-}
-
-/// The only child of a process; 0: it has none.
-pid_t child_of(pid_t pid) {
-  const std::string name = std::to_string(pid);
-  return std::atoi(read_file("/proc/" + name + "/task/" + name + "/children").c_str());
-}
-
-TEST_F(StallsUserStack, OwnerOfALockIsFoundInAPidNamespaceOfItsOwn) {
-  VMWHY_NEEDS(mount);  // And so root.
-  const TempDir dir;
-  const std::string image = dir.sparse("disk", 64 << 20), socket = dir / "qmp", serial = dir / "serial";
-  std::vector<std::string> args{"unshare",
-                                "--fork",
-                                "--pid",
-                                "--kill-child",
-                                "qemu-system-x86_64",
-                                "-nodefaults",
-                                "-accel",
-                                "tcg",
-                                "-display",
-                                "none",
-                                "-name",
-                                "inside,debug-threads=on",
-                                "-serial",
-                                "file:" + serial,
-                                "-qmp",
-                                "unix:" + socket + ",server=on,wait=off",
-                                "-drive",
-                                "file=" + guest("writer.bin") + ",format=raw,if=floppy,readonly=on",
-                                "-boot",
-                                "a"};
-  for (const std::string& arg : disk(image, "raw", "file", "locking=off,aio=threads")) args.push_back(arg);
-  ChildProcess container(args);
-  ASSERT_TRUE(wait_until([&] { return read_file(serial).find('.') != std::string::npos; }))
-      << container.err();
-  const pid_t pid = child_of(container.pid());
-  ASSERT_GT(pid, 0);
-  ChildProcess watch(
-      {binary("kvm-stalls"), "-p", std::to_string(pid), "--min-latency", "20ms", "--top", "1000"});
-  ASSERT_TRUE(watch.wait_error_line("watching")) << watch.err();
-  const std::string fifo = dir / "fifo";
-  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
-  ChildProcess call({binary("qmp-call"), "-s", socket, "pmemsave",
-                     json::serialize(json::object{{"val", 0}, {"size", 4096}, {"filename", fifo}})});
-  EXPECT_TRUE(watch.wait_line([](std::string_view line) {
-    return line.find("vCPU 0 waited for QEMU's big lock") != std::string_view::npos &&
-           line.find("held by the main thread when it began to wait") != std::string_view::npos;
-  })) << watch.out()
-      << call.err();
-  const UniqueFd reader(::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-  watch.signal(SIGINT);
-  EXPECT_TRUE(watch.wait());
-}
-
-TEST_F(StallsUserStack, MainLoopWaitsForTheLockOfAVcpuThatIsBlocked) {
-  VMWHY_NEEDS(fuse);
-  const TempDir dir;
-  FuseDisk fuse(dir.path() / "fuse");
-  // The vCPU itself gives a request to the kernel, with the big lock; and this file system does it at once.
-  std::vector<std::string> args = disk(fuse.file(), "raw", "file", "locking=off,aio=native,cache.direct=on");
-  args.insert(args.end(), {"-global", "virtio-blk-pci.ioeventfd=off"});
-  QemuProcess vm(dir, {.boot = "writer.bin", .args = args});
-  vm.cont();
-  ASSERT_TRUE(wait_until([&] { return vm.serial().find('.') != std::string::npos; }));
-  StallsRun run(dir, vm, {"--min-latency", "20ms", "--top", "1000"}, false);
-  fuse.hang_data();
-  EXPECT_TRUE(run.process().wait_line([](std::string_view line) {
-    return line.find("the main thread waited for QEMU's big lock") != std::string_view::npos &&
-           line.find("held by vCPU 0 when it began to wait") != std::string_view::npos;
-  })) << run.process().out();
-  run.process().signal(SIGINT);
-  ASSERT_TRUE(run.process().wait());
-  fuse.let_go();
-  const IncidentJson stall = main_loop_blocked(vm_why({run.trace()}));
-  ASSERT_FALSE(stall.empty());
-  EXPECT_TRUE(is_verdict(stall, "qemu-main-loop-blocked", "proven"));
-  EXPECT_TRUE(detail_is(stall, "big_lock", true)) << json::serialize(stall);
-  EXPECT_TRUE(has_evidence(stall, "sched", "vCPU 0 was blocked")) << json::serialize(stall);
 }
 
 }  // namespace
