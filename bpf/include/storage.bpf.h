@@ -50,6 +50,20 @@ struct request {
   u64 __sector;
 };
 
+struct block_device {
+  struct gendisk* bd_disk;
+};
+struct bvec_iter {
+  u64 bi_sector;
+  unsigned int bi_size;
+};
+struct bio {
+  struct block_device* bi_bdev;
+  u32 bi_opf;
+  u8 bi_status;
+  struct bvec_iter bi_iter;
+};
+
 /* 6.11 gave the tracepoint the whole entry. */
 struct io_uring_cqe {
   u64 user_data;

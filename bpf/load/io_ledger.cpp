@@ -132,7 +132,7 @@ class IoLedger::Impl {
   io_ledger_bpf* skeleton = nullptr;
   std::vector<bpf_link*> links;
   std::vector<IoLedgerSource> sources;
-  std::string block_program, uring_program;
+  std::string block_program, bio_program, uring_program;
   void* mapped = nullptr;
   void* block_mapped = nullptr;
   std::uint32_t rows = 0;
@@ -162,10 +162,11 @@ Result<void> IoLedger::Impl::choose(Form form, const KernelBtf& kernel) {
     block_program = "raw_block_rq_error";
   else if (kernel.tracepoint_arguments("block_rq_complete"))
     block_program = "raw_block_rq_complete";
+  if (kernel.tracepoint_arguments("block_bio_complete") == 2u) bio_program = "raw_block_bio_complete";
   const unsigned arguments = kernel.tracepoint_arguments("io_uring_complete").value_or(0);
   skeleton->rodata->uring_arguments = arguments;
   if (arguments == 3 || arguments == 7) uring_program = "raw_io_uring_complete";
-  for (const std::string& name : {block_program, uring_program})
+  for (const std::string& name : {block_program, bio_program, uring_program})
     if (!name.empty()) bpf_program__set_autoload(program(name), true);
   return {};
 }
@@ -235,6 +236,7 @@ Result<void> IoLedger::Impl::attach_all(Form form) {
     sources.push_back(std::move(source));
   };
   optional("block layer", block_program);
+  optional("device mapper and md", bio_program);
   optional("io_uring", uring_program);
   if (rows == 0) return {};
   IoLedgerSource statistics{"block statistics", "raw_tp", false, attach("stats_block_rq_complete")};

@@ -34,7 +34,8 @@ struct IoLedgerOptions {
 
 /// What became of one source.
 struct IoLedgerSource {
-  std::string name;  ///< "system calls", "block layer", "io_uring", "block statistics".
+  std::string
+      name;  ///< "system calls", "block layer", "device mapper and md", "io_uring", "block statistics".
   std::string form;  ///< "fexit", "raw_tp"; empty: not attached.
   bool attached = false;
   std::string error;  ///< Why not.

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "core/unique_fd.hpp"
+#include "host/device_stack.hpp"
 #include "host/node_file.hpp"
 #include "host/storage_probe.hpp"
 #include "tests/support/capability.hpp"
@@ -53,17 +54,24 @@ class Holder {
   std::uint32_t number_ = 0;
 };
 
+std::string source_of(std::string_view mountinfo, std::string_view path) {
+  const auto mounts = parse_mounts(mountinfo);
+  const MountLine* mount = mount_of(mounts, path);
+  return mount == nullptr ? "" : mount->source;
+}
+
 TEST(HostMount, TakesTheLongestPointAndTheLastOfTwoAtOnePoint) {
   const std::string_view mountinfo =
       "1 0 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
       "2 1 0:30 / /mnt rw - tmpfs old rw\n"
       "3 1 0:31 / /mnt rw - tmpfs new rw\n"
       "4 1 0:32 / /mnt/with\\040blank ro - xfs /dev/x rw\n";
-  EXPECT_EQ(find_mount(mountinfo, "/mnt/a").source, "new");
-  EXPECT_EQ(find_mount(mountinfo, "/mntx/a").source, "/dev/sda1");
-  EXPECT_EQ(find_mount(mountinfo, "/mnt/with blank/a").type, "xfs");
-  EXPECT_TRUE(find_mount(mountinfo, "/mnt/with blank/a").read_only);
-  EXPECT_FALSE(find_mount(mountinfo, "/mnt/a").read_only);
+  EXPECT_EQ(source_of(mountinfo, "/mnt/a"), "new");
+  EXPECT_EQ(source_of(mountinfo, "/mntx/a"), "/dev/sda1");
+  const auto mounts = parse_mounts(mountinfo);
+  EXPECT_EQ(mount_of(mounts, "/mnt/with blank/a")->type, "xfs");
+  EXPECT_TRUE(mount_of(mounts, "/mnt/with blank/a")->read_only());
+  EXPECT_FALSE(mount_of(mounts, "/mnt/a")->read_only());
 }
 
 TEST(HostMount, TheDeviceNumberDecidesWhereItIsKnown) {
@@ -71,9 +79,10 @@ TEST(HostMount, TheDeviceNumberDecidesWhereItIsKnown) {
       "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
       "2 1 0:30 / /mnt rw - tmpfs under rw\n"
       "3 1 0:31 / /mnt rw - tmpfs over rw\n";
-  EXPECT_EQ(find_mount(mountinfo, "/mnt/a", 0, 30).source, "under");
-  EXPECT_EQ(find_mount(mountinfo, "/elsewhere", 0, 31).source, "over");
-  EXPECT_EQ(find_mount(mountinfo, "/mnt/a", 9, 9).point, "");
+  const auto mounts = parse_mounts(mountinfo);
+  EXPECT_EQ(mount_of(mounts, "/mnt/a", 0, 30)->source, "under");
+  EXPECT_EQ(mount_of(mounts, "/elsewhere", 0, 31)->source, "over");
+  EXPECT_EQ(mount_of(mounts, "/mnt/a", 9, 9), nullptr);
 }
 
 TEST(HostNodeFile, ShowsTheOpenFileAndItsFileSystem) {

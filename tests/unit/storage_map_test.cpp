@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "storage/device_stack.hpp"
+#include "host/device_stack.hpp"
 #include "storage/graph.hpp"
 #include "storage/map.hpp"
 #include "tests/support/capability.hpp"
@@ -90,9 +90,7 @@ TEST(DeviceStack, GoesFromAThinVolumeThroughPoolAndCryptToTheDisk) {
   const Item item = stack_of(sys).device(253, 3);
   EXPECT_EQ(kinds(item), "thin-volume>thin-pool>lv>dm-crypt>partition>disk");
   EXPECT_NE(item.detail.find("vg-vm1"), std::string::npos);
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> devices;
-  DeviceStack::devices_of(item, devices);
-  EXPECT_EQ(devices.size(), 6u);
+  EXPECT_EQ(DeviceStack::devices_of(item), "dm-3=253:3 dm-2=253:2 dm-1=253:1 dm-0=253:0 sda2=8:2 sda=8:0");
 }
 
 TEST(DeviceStack, ShowsEachPathOfAMultipathAndEachMemberOfAnArray) {
@@ -152,9 +150,9 @@ TEST(DeviceStack, KnowsMountsOfEveryKind) {
   sys.add("sda", "8:0");
   sys.add("sda/sda1", "8:1", {{"partition", "1"}});
   sys.add("dm-2", "253:2", {{"dm/name", "vg-images"}, {"dm/uuid", "LVM-abc"}});
-  const auto mounts = parse_mounts(kMounts);
+  const auto mounts = host::parse_mounts(kMounts);
   ASSERT_EQ(mounts.size(), 6u);
-  const auto on = [&](const char* path) { return stack_of(sys).file_system(*mount_of(mounts, path)); };
+  const auto on = [&](const char* path) { return stack_of(sys).file_system(*host::mount_of(mounts, path)); };
   EXPECT_EQ(kinds(on("/etc/x")), "fs>partition>disk");
   EXPECT_EQ(kinds(on("/var/lib/images/a.qcow2")), "fs>lv");
   EXPECT_EQ(kinds(on("/var/lib/imagesx")), "fs>partition>disk") << "a longer name is no folder of it";
@@ -235,7 +233,7 @@ TEST(StorageMap, ShowsTheWholeWayAndSaysWhatIsWrongWithEachPart) {
   input.name = "web1";
   input.pid = 42;
   input.graph = sample();
-  input.mounts = parse_mounts("30 21 253:2 / /i rw - xfs /dev/mapper/vg-images rw\n");
+  input.mounts = host::parse_mounts("30 21 253:2 / /i rw - xfs /dev/mapper/vg-images rw\n");
   host::NodeFacts top;
   top.file.mode = S_IFREG;
   top.file.fd = 9;

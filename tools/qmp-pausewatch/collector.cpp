@@ -31,9 +31,10 @@ constexpr const char* kStorageQuestions[] = {"query-named-block-nodes", "query-b
 
 trace::OwnedRecord node_record(std::uint32_t vm, const storage::NodePath& node,
                                const host::StorageProbe::NodeAnswer& answer) {
-  return trace::make_record(clock::now_ns(), vm, answer.facts.file,
-                            trace::join_text({node.node, node.path, answer.facts.mount_point,
-                                              answer.facts.fs_type, answer.facts.mount_source}));
+  return trace::make_record(
+      clock::now_ns(), vm, answer.facts.file,
+      trace::join_text({node.node, node.path, answer.facts.mount_point, answer.facts.fs_type,
+                        answer.facts.mount_source, answer.facts.devices}));
 }
 
 }  // namespace

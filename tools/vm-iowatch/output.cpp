@@ -113,7 +113,7 @@ void print_stats_json(std::ostream& out, const std::vector<Group>& groups, std::
 
 boost::json::object map_json(const storage::Item& vm, const std::string& name, std::uint64_t time_ns) {
   boost::json::object out{{"schema", "vmwhy.io/1"}, {"kind", "map"}, {"time_ns", time_ns}, {"vm", name}};
-  const boost::json::object tree = storage::to_json(vm);
+  const boost::json::object tree = host::to_json(vm);
   for (const char* key : {"pid", "note"})
     if (const auto* value = tree.if_contains(key)) out[key] = *value;
   const auto* below = tree.if_contains("below");

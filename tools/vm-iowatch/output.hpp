@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "storage/item.hpp"
+#include "host/item.hpp"
 #include "tools/vm-iowatch/events.hpp"
 #include "tools/vm-iowatch/table.hpp"
 

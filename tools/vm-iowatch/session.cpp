@@ -196,7 +196,7 @@ void Session::print_maps() {
     if (options_.json)
       print_json(out_, map_json(*map, vm.name(), clock::now_ns()));
     else
-      out_ << storage::to_text(*map);
+      out_ << host::to_text(*map);
   }
 }
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "bpf/load/io_ledger.hpp"
-#include "storage/device_stack.hpp"
+#include "host/device_stack.hpp"
 #include "tools/vm-iowatch/vm.hpp"
 
 namespace vmwhy::vm_iowatch {

@@ -128,27 +128,28 @@ void Vm::look_at(const std::vector<std::string>& paths, bool record, Done done) 
   };
   auto pending = std::make_shared<Pending>(Pending{paths.size(), true, std::move(done)});
   for (const std::string& path : paths) {
-    context_.probe->look(pid(), path, kReachDeadline,
-                         [this, alive = std::weak_ptr(alive_), pending, path,
-                          record](const host::StorageProbe::NodeAnswer& answer) {
-                           if (alive.expired()) return;
-                           map_.files[path] = answer.facts;
-                           pending->all_reached = pending->all_reached && answer.reached;
-                           if (record)
-                             for (const std::string& node : nodes_of(path))
-                               context_.recorder.add(trace::make_record(
-                                   clock::now_ns(), id_, answer.facts.file,
-                                   trace::join_text({node, path, answer.facts.mount_point,
-                                                     answer.facts.fs_type, answer.facts.mount_source})));
-                           if (--pending->waiting == 0) pending->done(pending->all_reached);
-                         });
+    context_.probe->look(
+        pid(), path, kReachDeadline,
+        [this, alive = std::weak_ptr(alive_), pending, path,
+         record](const host::StorageProbe::NodeAnswer& answer) {
+          if (alive.expired()) return;
+          map_.files[path] = answer.facts;
+          pending->all_reached = pending->all_reached && answer.reached;
+          if (record)
+            for (const std::string& node : nodes_of(path))
+              context_.recorder.add(trace::make_record(
+                  clock::now_ns(), id_, answer.facts.file,
+                  trace::join_text({node, path, answer.facts.mount_point, answer.facts.fs_type,
+                                    answer.facts.mount_source, answer.facts.devices})));
+          if (--pending->waiting == 0) pending->done(pending->all_reached);
+        });
   }
 }
 
 void Vm::learn() {
   if (std::exchange(learning_, true)) return;
   map_.mounts =
-      storage::parse_mounts(host::read_or_empty("/proc/" + std::to_string(pid()) + "/mountinfo", 4u << 20));
+      host::parse_mounts(host::read_or_empty("/proc/" + std::to_string(pid()) + "/mountinfo", 4u << 20));
   look_at(paths(), false, [this](bool all_reached) {
     all_reached_ = all_reached;
     if (!ready_ || !all_reached) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <map>
 
+#include "core/text.hpp"
 #include "timeline/json_read.hpp"
 #include "timeline/windows.hpp"
 
@@ -190,6 +191,13 @@ std::string base_name(std::string_view path) {
 
 void find_devices(StorageFacts& facts) {
   if (facts.file == nullptr) return;
+  for (const std::string_view device : split(facts.file->devices, ' ')) {
+    const std::size_t equals = device.find('=');
+    if (equals == 0 || equals == std::string_view::npos) continue;
+    facts.devices.emplace_back(device.substr(0, equals));
+    facts.numbers.emplace_back(device.substr(equals + 1));
+  }
+  if (!facts.devices.empty()) return;
   for (const std::string* path : {&facts.file->path, &facts.file->source}) {
     if (path->rfind("/dev/", 0) != 0) continue;
     std::string device = base_name(*path);

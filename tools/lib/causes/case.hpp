@@ -27,7 +27,8 @@ struct StorageFacts {
   std::vector<std::string> drivers;          ///< Their drivers, in the same order.
   const timeline::NodeFile* file = nullptr;  ///< What the chain ends in, as the host showed it at the pause.
   bool file_of_node = false;         ///< `file` was matched to the node, not taken for want of another.
-  std::vector<std::string> devices;  ///< Kernel names of devices under it: "loop0", "sda1", "dm-3".
+  std::vector<std::string> devices;  ///< Kernel names of devices under it, top first: "dm-3", "sda1", "sda".
+  std::vector<std::string> numbers;  ///< Theirs, where they are known: "254:3", "8:1", "8:0".
 
   /// The first failed system call that fits the error: in time, to that file, with that operation and errno.
   const timeline::IoRequest* request = nullptr;

@@ -17,6 +17,7 @@
 
 #include "core/text.hpp"
 #include "core/unique_fd.hpp"
+#include "host/device_stack.hpp"
 #include "host/proc_file.hpp"
 
 namespace vmwhy::host {
@@ -166,53 +167,7 @@ void add_file_system(NodeFacts& out, const std::string& target) {
   if (fs.f_flags & kReadOnly) out.file.flags |= trace::kNodeReadOnlyFs;
 }
 
-/// Mount points in mountinfo have blanks and backslashes as \040 and the like.
-std::string unescape(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto octal = [&](std::size_t k) { return k < text.size() && text[k] >= '0' && text[k] <= '7'; };
-    if (text[i] == '\\' && octal(i + 1) && octal(i + 2) && octal(i + 3)) {
-      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
-      i += 3;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
-}
-
-Mount search_mount(std::string_view mountinfo, std::string_view path, std::string_view device) {
-  Mount best;
-  for (const std::string_view line : split(mountinfo, '\n')) {
-    const auto dash = line.find(" - ");
-    if (dash == std::string_view::npos) continue;
-    const auto before = split(line.substr(0, dash), ' ');
-    const auto after = split(line.substr(dash + 3), ' ');
-    if (before.size() < 6 || after.size() < 3) continue;
-    if (!device.empty() && before[2] != device) continue;
-    const std::string point = unescape(before[4]);
-    const bool inside = point == "/" || (path.starts_with(point) &&
-                                         (path.size() == point.size() || path[point.size()] == '/'));
-    // Later lines lie over earlier ones at the same point. With the right device any point will do.
-    if (inside ? point.size() < best.point.size() : device.empty() || !best.point.empty()) continue;
-    best.point = point;
-    best.type = after[0];
-    best.source = unescape(after[1]);
-    best.read_only = before[5] == "ro" || before[5].starts_with("ro,") || after[2].starts_with("ro");
-  }
-  return best;
-}
-
 }  // namespace
-
-Mount find_mount(std::string_view mountinfo, std::string_view path) {
-  return search_mount(mountinfo, path, {});
-}
-
-Mount find_mount(std::string_view mountinfo, std::string_view path, std::uint32_t major,
-                 std::uint32_t minor) {
-  return search_mount(mountinfo, path, std::to_string(major) + ":" + std::to_string(minor));
-}
 
 NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::string& proc,
                        const std::string& sys) {
@@ -264,21 +219,25 @@ NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::st
     file.path_rdev = identity(named);
     if (!same_thing(fact, named)) file.flags |= trace::kNodePathDiffers;
   }
+  const DeviceStack stack(sys, read_or_empty(proc + "/self/mountinfo", 4u << 20));
   if (S_ISBLK(fact.st_mode)) {
     add_device_size(file, sys);
+    out.devices = DeviceStack::devices_of(stack.device(major(fact.st_rdev), minor(fact.st_rdev)));
     return out;
   }
   file.size_bytes = static_cast<std::uint64_t>(fact.st_size);
   add_file_system(out, target);
-  const std::string mountinfo =
-      read_or_empty((pid == 0 ? proc + "/self" : base_of(pid, proc)) + "/mountinfo", 4u << 20);
-  Mount mount = find_mount(mountinfo, full, major(fact.st_dev), minor(fact.st_dev));
+  const auto mounts =
+      parse_mounts(read_or_empty((pid == 0 ? proc + "/self" : base_of(pid, proc)) + "/mountinfo", 4u << 20));
+  const MountLine* mount = mount_of(mounts, full, major(fact.st_dev), minor(fact.st_dev));
   // btrfs and overlayfs show another device number to stat than in mountinfo.
-  if (mount.point.empty()) mount = find_mount(mountinfo, full);
-  out.mount_point = mount.point;
-  out.fs_type = mount.type;
-  out.mount_source = mount.source;
-  if (mount.read_only) file.flags |= trace::kNodeReadOnlyFs;
+  if (mount == nullptr) mount = mount_of(mounts, full);
+  if (mount == nullptr) return out;
+  out.mount_point = mount->point;
+  out.fs_type = mount->type;
+  out.mount_source = mount->source;
+  if (mount->read_only()) file.flags |= trace::kNodeReadOnlyFs;
+  out.devices = DeviceStack::devices_of(stack.file_system(*mount));
   return out;
 }
 

@@ -8,12 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "host/device_stack.hpp"
 #include "host/node_file.hpp"
-#include "storage/device_stack.hpp"
 #include "storage/graph.hpp"
-#include "storage/item.hpp"
 
 namespace vmwhy::storage {
+
+using host::DeviceStack;
+using host::Item;
+using host::MountLine;
 
 struct MapInput {
   std::string name;

@@ -91,6 +91,7 @@ void add_node_file(VmTracks& vm, const trace::RecordView& record) {
   file.mount = field(record, 2);
   file.fs_type = field(record, 3, 64);
   file.source = field(record, 4);
+  file.devices = field(record, 5);
   vm.files.add(std::move(file));
 }
 

@@ -135,11 +135,12 @@ bool nospace_below(const Case& c) {
 std::vector<const timeline::KernelLine*> device_lines(const Case& c) {
   std::vector<const timeline::KernelLine*> lines;
   for (const timeline::KernelLine* line : c.kernel_lines(10 * timeline::kSecond, 2 * timeline::kSecond)) {
-    for (const std::string& device : c.storage.devices) {
-      if (!contains_word(line->text, device)) continue;
+    const auto says = [&](const std::string& device) { return contains_word(line->text, device); };
+    // Device mapper names its devices by their numbers.
+    if (std::any_of(c.storage.devices.begin(), c.storage.devices.end(), says) ||
+        (contains(line->text, "device-mapper") &&
+         std::any_of(c.storage.numbers.begin(), c.storage.numbers.end(), says)))
       lines.push_back(line);
-      break;
-    }
     if (lines.size() >= 16) break;
   }
   return lines;

@@ -72,6 +72,10 @@ Opinion judge_storage_io_error(const Case& c) {
   const StorageFacts& s = c.storage;
   if (s.error != nullptr && s.nospace)
     return against("storage-io-error", "QEMU says nospace: the request failed with ENOSPC");
+  if (s.request != nullptr && (s.error_number() == EDQUOT || s.error_number() == EACCES ||
+                               s.error_number() == EPERM || s.error_number() == EUCLEAN))
+    return against("storage-io-error", fmt::format("the call failed with {}, which no disk answers",
+                                                   errno_name(s.error_number())));
   const std::vector<const timeline::KernelLine*> lines = lines_that(c, says_io_error);
   // A failed discard is told apart by its own rule: QMP does not say which request it was.
   const bool discarded = s.block != nullptr &&

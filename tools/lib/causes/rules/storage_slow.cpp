@@ -171,18 +171,20 @@ Opinion judge_storage_slow(const Case& c) {
   if (!is_slow_storage(c)) return nothing();
   const timeline::IoRequest* slowest = nullptr;
   Finding finding;
-  std::uint64_t count = 0;
+  std::uint64_t count = 0, slowest_at = 0;
   for (const timeline::IoRequest& request : c.vm.requests) {
     if (request.io.what != static_cast<std::uint32_t>(trace::IoWhat::slow) || request.time_ns < c.begin ||
         request.time_ns > c.until)
       continue;
     if (++count <= 2) finding.evidence.push_back(request_evidence(request));
-    if (slowest == nullptr || request.io.duration_ns > slowest->io.duration_ns) slowest = &request;
+    if (slowest != nullptr && request.io.duration_ns <= slowest->io.duration_ns) continue;
+    slowest = &request;
+    slowest_at = count;
   }
   const std::string remedy = fmt::format("see where the time goes: vm-iowatch -p {}", c.vm.pid);
   if (slowest != nullptr) {
     finding.confidence = Confidence::proven;
-    if (count > 2) finding.evidence.push_back(request_evidence(*slowest));
+    if (slowest_at > 2) finding.evidence.push_back(request_evidence(*slowest));
     finding.summary = fmt::format("{} storage request{} took long and went well, the slowest {} ({})", count,
                                   count == 1 ? "" : "s", duration(slowest->io.duration_ns), slowest->path);
     finding.details["path"] = slowest->path;

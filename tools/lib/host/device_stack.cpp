@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "storage/device_stack.hpp"
+#include "host/device_stack.hpp"
 
 #include <dirent.h>
 #include <fmt/format.h>
@@ -8,12 +8,13 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <functional>
 #include <memory>
 
 #include "core/text.hpp"
 #include "host/proc_file.hpp"
 
-namespace vmwhy::storage {
+namespace vmwhy::host {
 namespace {
 
 /// Deeper than any real stack; /sys of a broken kernel, or a made-up one, may go in circles.
@@ -21,7 +22,7 @@ constexpr int kDepth = 24;
 constexpr std::size_t kMembers = 256;
 
 std::string read_word(const std::string& path) {
-  const std::string text = host::read_or_empty(path, 4096);
+  const std::string text = read_or_empty(path, 4096);
   return std::string(trim(text));
 }
 
@@ -83,9 +84,9 @@ std::vector<MountLine> parse_mounts(std::string_view mountinfo) {
     const auto device = split(words[2], ':');
     if (device.size() != 2) continue;
     MountLine mount;
-    mount.id = static_cast<std::uint32_t>(host::parse_u64(words[0]).value_or(0));
-    mount.major = static_cast<std::uint32_t>(host::parse_u64(device[0]).value_or(0));
-    mount.minor = static_cast<std::uint32_t>(host::parse_u64(device[1]).value_or(0));
+    mount.id = static_cast<std::uint32_t>(parse_u64(words[0]).value_or(0));
+    mount.major = static_cast<std::uint32_t>(parse_u64(device[0]).value_or(0));
+    mount.minor = static_cast<std::uint32_t>(parse_u64(device[1]).value_or(0));
     mount.root = unescape(words[3]);
     mount.point = unescape(words[4]);
     mount.type = std::string(dash[1]);
@@ -96,13 +97,38 @@ std::vector<MountLine> parse_mounts(std::string_view mountinfo) {
   return out;
 }
 
+bool MountLine::read_only() const {
+  const auto words = split(options, ',');
+  return std::find(words.begin(), words.end(), "ro") != words.end();
+}
+
+namespace {
+
+bool holds(const MountLine& mount, std::string_view path) {
+  return mount.point == "/" || path == mount.point ||
+         (starts_with(path, mount.point) && path[mount.point.size()] == '/');
+}
+
+}  // namespace
+
 const MountLine* mount_of(const std::vector<MountLine>& mounts, std::string_view path) {
   const MountLine* found = nullptr;
+  // Later lines lie over earlier ones at the same point.
+  for (const MountLine& mount : mounts)
+    if (holds(mount, path) && (found == nullptr || mount.point.size() >= found->point.size())) found = &mount;
+  return found;
+}
+
+const MountLine* mount_of(const std::vector<MountLine>& mounts, std::string_view path, std::uint32_t major,
+                          std::uint32_t minor) {
+  const MountLine* found = nullptr;
+  bool held = false;
   for (const MountLine& mount : mounts) {
-    const bool inside = mount.point == "/" || path == mount.point ||
-                        (starts_with(path, mount.point) && path.size() > mount.point.size() &&
-                         path[mount.point.size()] == '/');
-    if (inside && (found == nullptr || mount.point.size() >= found->point.size())) found = &mount;
+    if (mount.major != major || mount.minor != minor) continue;
+    const bool holds_it = holds(mount, path);
+    if (found != nullptr && (!holds_it || (held && mount.point.size() < found->point.size()))) continue;
+    found = &mount;
+    held = holds_it;
   }
   return found;
 }
@@ -116,8 +142,8 @@ std::string mount_option(std::string_view options, std::string_view key) {
 
 DeviceStack::DeviceStack(std::string sys, const std::string& mountinfo)
     : sys_(std::move(sys)),
-      mounts_(parse_mounts(mountinfo.empty() ? host::read_or_empty("/proc/self/mountinfo", 4u << 20)
-                                             : mountinfo)) {}
+      mounts_(parse_mounts(mountinfo.empty() ? read_or_empty("/proc/self/mountinfo", 4u << 20) : mountinfo)) {
+}
 
 Item DeviceStack::device(std::uint32_t major, std::uint32_t minor) const {
   const std::string number = std::to_string(major) + ":" + std::to_string(minor);
@@ -136,10 +162,10 @@ Item DeviceStack::device_at(const std::string& folder, int depth) const {
   const std::string dev = read_word(folder + "/dev");
   const auto number = split(dev, ':');
   if (number.size() == 2) {
-    item.facts["major"] = host::parse_u64(number[0]).value_or(0);
-    item.facts["minor"] = host::parse_u64(number[1]).value_or(0);
+    item.facts["major"] = parse_u64(number[0]).value_or(0);
+    item.facts["minor"] = parse_u64(number[1]).value_or(0);
   }
-  const std::uint64_t bytes = host::parse_u64(read_word(folder + "/size")).value_or(0) * 512;
+  const std::uint64_t bytes = parse_u64(read_word(folder + "/size")).value_or(0) * 512;
   item.facts["size_bytes"] = bytes;
   item.detail = human_bytes(bytes);
   if (bytes == 0) item.note = "it has size 0 now";
@@ -148,7 +174,7 @@ Item DeviceStack::device_at(const std::string& folder, int depth) const {
   const std::string uuid = read_word(folder + "/dm/uuid"), dm = read_word(folder + "/dm/name");
   if (is_there(folder + "/partition")) {
     item.kind = "partition";
-    item.facts["start_sector"] = host::parse_u64(read_word(folder + "/start")).value_or(0);
+    item.facts["start_sector"] = parse_u64(read_word(folder + "/start")).value_or(0);
   } else if (is_there(folder + "/loop")) {
     item.kind = "loop";
   } else if (is_there(folder + "/dm")) {
@@ -190,7 +216,7 @@ void DeviceStack::add_below(Item& item, const std::string& folder, int depth) co
     return;
   }
   if (item.kind == "loop") {
-    std::string backing = host::read_or_empty(folder + "/loop/backing_file", 4096);
+    std::string backing = read_or_empty(folder + "/loop/backing_file", 4096);
     if (backing.ends_with('\n')) backing.pop_back();
     return add_backing_file(item, backing, depth);
   }
@@ -289,14 +315,20 @@ Item DeviceStack::file_system_at(const MountLine& mount, int depth) const {
   return item;
 }
 
-void DeviceStack::devices_of(const Item& item, std::vector<std::pair<std::uint32_t, std::uint32_t>>& out) {
-  const auto* major = item.facts.if_contains("major");
-  const auto* minor = item.facts.if_contains("minor");
-  if (major != nullptr && minor != nullptr && item.kind != "file") {
-    const std::pair number{major->to_number<std::uint32_t>(), minor->to_number<std::uint32_t>()};
-    if (std::find(out.begin(), out.end(), number) == out.end()) out.push_back(number);
-  }
-  for (const Item& below : item.below) devices_of(below, out);
+std::string DeviceStack::devices_of(const Item& item) {
+  std::vector<std::string> found;
+  const std::function<void(const Item&)> add = [&](const Item& at) {
+    const auto* major = at.facts.if_contains("major");
+    const auto* minor = at.facts.if_contains("minor");
+    if (major != nullptr && minor != nullptr && at.kind != "unknown") {
+      std::string device = fmt::format("{}={}:{}", at.name, major->to_number<std::uint32_t>(),
+                                       minor->to_number<std::uint32_t>());
+      if (std::find(found.begin(), found.end(), device) == found.end()) found.push_back(std::move(device));
+    }
+    for (const Item& below : at.below) add(below);
+  };
+  add(item);
+  return fmt::format("{}", fmt::join(found, " "));
 }
 
-}  // namespace vmwhy::storage
+}  // namespace vmwhy::host

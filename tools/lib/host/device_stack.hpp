@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
-#include "storage/item.hpp"
+#include "host/item.hpp"
 
-namespace vmwhy::storage {
+namespace vmwhy::host {
 
 /// One line of mountinfo.
 struct MountLine {
@@ -18,11 +18,16 @@ struct MountLine {
   std::string root;  ///< What of the file system is mounted there; not "/" for a bind mount.
   std::string point, type, source, options;
   std::uint32_t id = 0;
+  /// The mount, or the file system itself.
+  bool read_only() const;
 };
 /// Lines that are none are left out.
 std::vector<MountLine> parse_mounts(std::string_view mountinfo);
 /// The mount that holds `path`: the longest point, of several at one point the last; null: none.
 const MountLine* mount_of(const std::vector<MountLine>& mounts, std::string_view path);
+/// The one with this device number: where several have it the one that holds `path`; null: none has.
+const MountLine* mount_of(const std::vector<MountLine>& mounts, std::string_view path, std::uint32_t major,
+                          std::uint32_t minor);
 /// The value of "key=value" in mount options; empty: none.
 std::string mount_option(std::string_view options, std::string_view key);
 
@@ -35,8 +40,8 @@ class DeviceStack {
   Item device(std::uint32_t major, std::uint32_t minor) const;
   /// A mounted file system with what it lies on.
   Item file_system(const MountLine& mount) const;
-  /// Every block device of the tree, as "major:minor" of its facts.
-  static void devices_of(const Item& item, std::vector<std::pair<std::uint32_t, std::uint32_t>>& out);
+  /// Every block device of the tree once, top first: "dm-0=254:0 sda=8:0".
+  static std::string devices_of(const Item& item);
 
  private:
   Item device_at(const std::string& folder, int depth) const;
@@ -48,4 +53,4 @@ class DeviceStack {
   std::vector<MountLine> mounts_;
 };
 
-}  // namespace vmwhy::storage
+}  // namespace vmwhy::host

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace vmwhy::storage {
+namespace vmwhy::host {
 
 struct Item {
   /// "guest device", "node", "file", "fs", "disk", "partition", "loop", "lv", "thin-volume", "thin-pool",
@@ -25,4 +25,4 @@ std::string to_text(const Item& item, int indent = 0);
 /// {"kind", "name", …facts, "note", "below": […]}; empty members are left out.
 boost::json::object to_json(const Item& item);
 
-}  // namespace vmwhy::storage
+}  // namespace vmwhy::host

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "storage/item.hpp"
+#include "host/item.hpp"
 
 #include <boost/json/array.hpp>
 
 #include "core/text.hpp"
 
-namespace vmwhy::storage {
+namespace vmwhy::host {
 
 std::string to_text(const Item& item, int indent) {
   std::string out(static_cast<std::size_t>(indent), ' ');
@@ -28,4 +28,4 @@ boost::json::object to_json(const Item& item) {
   return out;
 }
 
-}  // namespace vmwhy::storage
+}  // namespace vmwhy::host
