@@ -36,6 +36,7 @@ start_vm() {
 stop_vm() {
   kill -9 $qemu
   wait $qemu 2>/dev/null
+  return 0
 }
 # Waits until the guest has done some requests.
 until_guest_works() {

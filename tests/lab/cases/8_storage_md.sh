@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Software RAID under a VM's disk: a mirror that loses a member goes on, a stripe does not.
 . /lab/storage.sh
-for module in dm-mod raid0 raid1; do modprobe $module || fail "modprobe $module"; done
+for module in dm-mod dm-flakey raid0 raid1; do modprobe $module || fail "modprobe $module"; done
 ram_disk 128
 half=$((64 * 2048))
 md=/sys/block/md_lab/md
@@ -15,14 +15,12 @@ array() {
   echo none >$md/metadata_version || fail "metadata_version"
   echo "$1" >$md/level || fail "level $1"
   echo 2 >$md/raid_disks || fail "raid_disks"
+  echo $((half / 2)) >$md/component_size || fail "component_size"
   [ $1 = raid1 ] || echo 65536 >$md/chunk_size || fail "chunk_size"
   for member in 0 1; do
     number=$(dmsetup info -c --noheadings --separator : -o major,minor member$member)
     echo $number >$md/new_dev || fail "new_dev $number"
-    name=$(basename $(readlink -f /sys/dev/block/$number))
-    [ $1 = raid1 ] && echo $((half / 2)) >$md/dev-$name/size
-    echo $member >$md/dev-$name/slot || fail "slot $member"
-    [ $1 != raid1 ] || echo insync >$md/dev-$name/state
+    echo $member >$md/dev-$(basename $(readlink -f /sys/dev/block/$number))/slot || fail "slot $member"
   done
   echo active >$md/array_state || fail "array_state"
   [ -b /dev/md_lab ] || fail "no /dev/md_lab"

@@ -32,8 +32,12 @@ start_vm scsi-deleted /dev/$disk
 expect_cause storage-device-gone proven "echo 1 >/sys/block/$disk/device/delete"
 stop_vm
 
+# The kernel gives a command up after this time, and asks again, some times.
 disk
+echo 10 >/sys/block/$disk/device/timeout
 start_vm scsi-silent /dev/$disk
 expect_cause storage-hang proven "echo 4 >/sys/bus/pseudo/drivers/scsi_debug/opts" \
   "echo 1 >/sys/bus/pseudo/drivers/scsi_debug/every_nth"
+echo 0 >/sys/bus/pseudo/drivers/scsi_debug/every_nth
+echo 0 >/sys/bus/pseudo/drivers/scsi_debug/opts
 stop_vm

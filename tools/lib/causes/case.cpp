@@ -195,7 +195,10 @@ void find_devices(StorageFacts& facts) {
     const std::size_t equals = device.find('=');
     if (equals == 0 || equals == std::string_view::npos) continue;
     facts.devices.emplace_back(device.substr(0, equals));
-    facts.numbers.emplace_back(device.substr(equals + 1));
+    const std::string_view number = device.substr(equals + 1);
+    const std::size_t slash = std::min(number.find('/'), number.size());
+    facts.numbers.emplace_back(number.substr(0, slash));
+    if (slash < number.size()) facts.transport = number.substr(slash + 1);
   }
   if (!facts.devices.empty()) return;
   for (const std::string* path : {&facts.file->path, &facts.file->source}) {

@@ -73,6 +73,14 @@ std::string dm_kind(std::string_view uuid) {
   return uuid.ends_with("-tpool") || uuid.ends_with("-pool") ? "thin-pool" : "lv";
 }
 
+/// How a device that another machine has is reached; "" of one that is of this machine, as far as /sys tells.
+std::string transport_of(std::string_view name, const std::string& folder) {
+  for (const std::string_view kind : {"nbd", "rbd", "drbd"})
+    if (starts_with(name, kind)) return std::string(kind);
+  if (folder.find("/nvme-fabrics/") != std::string::npos) return "nvme-of";
+  return folder.find("/session") != std::string::npos ? "iscsi" : "";
+}
+
 }  // namespace
 
 std::vector<MountLine> parse_mounts(std::string_view mountinfo) {
@@ -169,6 +177,10 @@ Item DeviceStack::device_at(const std::string& folder, int depth) const {
   item.facts["size_bytes"] = bytes;
   item.detail = human_bytes(bytes);
   if (bytes == 0) item.note = "it has size 0 now";
+  if (const std::string transport = transport_of(item.name, folder); !transport.empty()) {
+    item.facts["transport"] = transport;
+    item.detail += ", by " + transport;
+  }
   if (read_word(folder + "/ro") == "1") item.facts["read_only"] = true, item.detail += ", read-only";
   item.kind = "disk";
   const std::string uuid = read_word(folder + "/dm/uuid"), dm = read_word(folder + "/dm/name");
@@ -323,6 +335,8 @@ std::string DeviceStack::devices_of(const Item& item) {
     if (major != nullptr && minor != nullptr && at.kind != "unknown") {
       std::string device = fmt::format("{}={}:{}", at.name, major->to_number<std::uint32_t>(),
                                        minor->to_number<std::uint32_t>());
+      if (const auto* transport = at.facts.if_contains("transport"))
+        device += "/" + std::string(transport->as_string());
       if (std::find(found.begin(), found.end(), device) == found.end()) found.push_back(std::move(device));
     }
     for (const Item& below : at.below) add(below);

@@ -40,7 +40,8 @@ class DeviceStack {
   Item device(std::uint32_t major, std::uint32_t minor) const;
   /// A mounted file system with what it lies on.
   Item file_system(const MountLine& mount) const;
-  /// Every block device of the tree once, top first: "dm-0=254:0 sda=8:0".
+  /// Every block device of the tree once, top first: "dm-0=254:0 sda=8:0/iscsi". What another machine
+  /// has is marked by how it is reached: "nbd", "rbd", "drbd", "iscsi", "nvme-of".
   static std::string devices_of(const Item& item);
 
  private:

@@ -15,7 +15,7 @@ namespace vmwhy::host {
 struct NodeFacts {
   trace::NodeFile file{};
   std::string mount_point, fs_type, mount_source;
-  /// The host's block devices under it, top first: "dm-0=254:0 sda=8:0"; empty: none that /sys shows.
+  /// The host's block devices under it, top first: "dm-0=254:0 sda=8:0/iscsi"; empty: none that /sys shows.
   std::string devices;
 };
 

@@ -147,7 +147,7 @@ struct NodeFile {
   std::uint64_t time_ns = 0;
   trace::NodeFile file{};
   std::string node, path, mount, fs_type, source;
-  std::string devices;  ///< "dm-0=254:0 sda=8:0", top first.
+  std::string devices;  ///< "dm-0=254:0 sda=8:0/iscsi", top first.
 };
 
 struct Pressure {

@@ -37,10 +37,28 @@ bool says_discard(std::string_view line) {
   return any_of(line, {":(DISCARD)", ":(WRITE_ZEROES)", ":(SECURE_ERASE)", "Unmap", "UNMAP", "Write same"});
 }
 
+bool says_connection(std::string_view line) {
+  return any_of(
+      line, {"shutting down sockets", "Receive control failed", "Send control failed", "Connection timed out",
+             "Dead connection", "detected conn error", "session recovery timed out", "not responding"});
+}
+
 std::vector<const timeline::KernelLine*> lines_that(const Case& c, bool (*says)(std::string_view)) {
   std::vector<const timeline::KernelLine*> lines;
   for (const timeline::KernelLine* line : device_lines(c))
     if (says(line->text)) lines.push_back(line);
+  return lines;
+}
+
+/// What the kernel's own clients (nbd, NFS) said of their connection to the server.
+std::vector<const timeline::KernelLine*> connection_lines(const Case& c) {
+  const StorageFacts& s = c.storage;
+  if (!s.transport.empty()) return lines_that(c, says_connection);
+  std::vector<const timeline::KernelLine*> lines;
+  if (!network_file_system(s.file)) return lines;
+  const std::string server = s.file->source.substr(0, s.file->source.rfind(":/"));
+  for (const timeline::KernelLine* line : c.kernel_lines(10 * timeline::kSecond, 2 * timeline::kSecond))
+    if (contains(line->text, "nfs: server " + server) && says_connection(line->text)) lines.push_back(line);
   return lines;
 }
 
@@ -62,7 +80,7 @@ bool answered_with_io_error(const Case& c) {
   }
   if (s.request->is(trace::IoOperation::discard) || s.request->is(trace::IoOperation::zeroes)) return false;
   return !device_dead(c) && !device_replaced(c) && !nospace_below(c) && s.network_driver().empty() &&
-         !network_file_system(s.file) && lines_that(c, says_corruption).empty();
+         s.transport.empty() && !network_file_system(s.file) && lines_that(c, says_corruption).empty();
 }
 
 }  // namespace
@@ -76,6 +94,8 @@ Opinion judge_storage_io_error(const Case& c) {
                                s.error_number() == EPERM || s.error_number() == EUCLEAN))
     return against("storage-io-error", fmt::format("the call failed with {}, which no disk answers",
                                                    errno_name(s.error_number())));
+  if (!connection_lines(c).empty())
+    return against("storage-io-error", "the kernel lost the connection to the server");
   const std::vector<const timeline::KernelLine*> lines = lines_that(c, says_io_error);
   // A failed discard is told apart by its own rule: QMP does not say which request it was.
   const bool discarded = s.block != nullptr &&
@@ -211,16 +231,29 @@ Opinion judge_storage_network(const Case& c) {
   const StorageFacts& s = c.storage;
   if (!c.is_storage_error() || s.error == nullptr || s.nospace) return nothing();
   const std::string driver(s.network_driver());
-  if (driver.empty() && !network_file_system(s.file)) return nothing();
-  const std::string what = driver.empty() ? s.file->fs_type : driver;
-  Finding finding = storage_finding(c, Confidence::likely);
+  const bool mounted = network_file_system(s.file);
+  if (driver.empty() && !mounted && s.transport.empty()) return nothing();
+  const std::string what = !driver.empty() ? driver : mounted ? s.file->fs_type : s.transport;
+  const auto lines = driver.empty() ? connection_lines(c) : std::vector<const timeline::KernelLine*>{};
+  Finding finding =
+      storage_finding(c, !lines.empty() && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.details["transport"] = what;
   finding.summary =
-      fmt::format("{} failed: {}; it goes over the network ({}), whose connection is the first suspect",
-                  request_text(c), s.reason, what);
-  finding.not_proved.push_back({"that the connection broke",
-                                "the socket was not watched; a server that answers with an "
-                                "error looks the same"});
+      lines.empty()
+          ? fmt::format("{} failed: {}; it goes over the network ({}), whose connection is the first suspect",
+                        request_text(c), s.reason, what)
+          : fmt::format("{} failed: {}; the kernel's {} client lost its server", request_text(c), s.reason,
+                        what);
+  for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
+  if (lines.empty())
+    finding.not_proved.push_back({"that the connection broke",
+                                  driver.empty() ? "the kernel log does not say so; a server that answers "
+                                                   "with an error looks the same"
+                                                 : "the socket was not watched; a server that answers with "
+                                                   "an error looks the same"});
+  else
+    finding.not_proved.push_back(
+        {"why the connection is lost", "the server, and the way to it, were not seen"});
   finding.remedy.push_back("look at the server and the link; when both are well: " + qmp_call(c, "cont"));
   if (driver == "nbd")
     finding.remedy.push_back(
