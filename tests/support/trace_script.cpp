@@ -139,7 +139,8 @@ OwnedRecord file(const Line& line) {
                             trace::join_text({line.value("node", "d0"), line.value("path", "/srv/d.qcow2"),
                                               f.rdev != 0 ? "" : line.value("mount", "/srv"),
                                               f.rdev != 0 ? "" : line.value("fs", "tmpfs"),
-                                              f.rdev != 0 ? "" : line.value("source", "tmpfs")}));
+                                              f.rdev != 0 ? "" : line.value("source", "tmpfs"),
+                                              line.value("devices")}));
 }
 
 OwnedRecord process(const Line& line) {
