@@ -63,6 +63,7 @@ expect_cause() {
   status=$?
   cat $vm.txt $vm.err $storage/$vm.err
   echo "$vm: expected $cause ($confidence): $(grep -oE '^ +[a-z-]+ \((proven|likely|possible)\)' $vm.txt | tr -s ' ' | tr '\n' ';')"
+  [ $status = 0 ] || { echo "guest: $(tail -c 200 $storage/$vm.serial)"; dmesg | tail -n 12; }
   expect_eq $status 0 "$vm: exit status of qmp-pausewatch"
   expect_text $vm.txt "$cause ($confidence)"
 }

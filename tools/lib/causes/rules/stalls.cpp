@@ -250,9 +250,37 @@ void name_file_of_threads(const std::vector<const timeline::Thread*>& waiting, F
   }
   finding.not_proved.push_back({"which file hangs", "every node's file that was tried answered"});
 }
-}  // namespace
+/// The latest look at what a request hangs on.
+const timeline::NodeFile* latest_look(const Case& c, const Finding& finding) {
+  const auto* path = finding.details.if_contains("path");
+  const timeline::NodeFile* out = nullptr;
+  if (path == nullptr) return out;
+  for (const timeline::NodeFile& file : c.vm.files)
+    if (file.path == std::string_view(path->as_string()) &&
+        (out == nullptr || !file.devices.empty() || !file.fs_type.empty()))
+      out = &file;
+  return out;
+}
 
-Opinion judge_storage_hang(const Case& c) {
+std::uint64_t ten_seconds_before(const Case& c) {
+  return c.begin - std::min(c.begin, 10 * timeline::kSecond);
+}
+
+void blame_connection(const timeline::NodeFile& file, const std::vector<const timeline::KernelLine*>& lines,
+                      Finding& finding) {
+  finding.summary += fmt::format("; the kernel's {} client lost its server", kernel_client(file));
+  finding.details["transport"] = kernel_client(file);
+  for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
+  finding.not_proved.push_back(
+      {"why the connection is lost", "the server, and the way to it, were not seen"});
+  finding.remedy.emplace_back(
+      "look at the server and the way to it, and let the client connect again; the VM then goes on by "
+      "itself");
+}
+
+/// A request that does not come back. @param lost  Judge those over a client of the kernel that lost its
+/// server; else all others.
+Opinion judge_hang(const Case& c, bool lost) {
   if (!c.is_stall()) return nothing();
   const timeline::NodeFile* file = unreachable_file(c);
   std::vector<const timeline::Thread*> waiting;
@@ -262,7 +290,7 @@ Opinion judge_storage_hang(const Case& c) {
       waiting.push_back(thread);
   const bool hung = (c.incident.all_reasons & timeline::kHungThread) != 0;
   if (file == nullptr && waiting.empty()) {
-    if (!c.vm.files.empty() && c.vm.files.back().time_ns >= c.begin)
+    if (!lost && !c.vm.files.empty() && c.vm.files.back().time_ns >= c.begin)
       return against("storage-hang", "each node's file answered at once, and no thread waits for storage");
     return nothing();
   }
@@ -299,13 +327,29 @@ Opinion judge_storage_hang(const Case& c) {
       if (!waiting.empty()) finding.confidence = Confidence::proven;
     }
   }
+  const timeline::NodeFile* look = latest_look(c, finding);
+  const auto lines = look == nullptr ? std::vector<const timeline::KernelLine*>{}
+                                     : connection_lines(c, *look, ten_seconds_before(c), c.until);
+  if (lost != !lines.empty())
+    return lost ? nothing() : against("storage-hang", "the kernel's own client lost its server");
+  if (lost) blame_connection(*look, lines, finding);
   add_monitor_evidence(c, finding);
-  finding.remedy.push_back(
-      "mend the storage (server, path, a frozen file system: fsfreeze -u); the VM goes on by itself");
+  if (!lost)
+    finding.remedy.push_back(
+        "mend the storage (server, path, a frozen file system: fsfreeze -u); the VM goes on by itself");
   finding.remedy.push_back("send the VM neither stop nor query-block: each would block its main loop");
   if (oldest == nullptr)
     finding.not_proved.push_back({"how old the oldest request is", "the block layer was not watched"});
   return found(std::move(finding));
+}
+
+}  // namespace
+
+Opinion judge_storage_hang(const Case& c) {
+  return judge_hang(c, false);
+}
+Opinion judge_kernel_client_lost(const Case& c) {
+  return judge_hang(c, true);
 }
 
 Opinion judge_qemu_main_loop_blocked(const Case& c) {

@@ -153,6 +153,36 @@ bool network_file_system(const timeline::NodeFile* file) {
          type == "9p" || type == "fuse.glusterfs" || type == "fuse.sshfs";
 }
 
+std::string kernel_client(const timeline::NodeFile& file) {
+  if (network_file_system(&file)) return file.fs_type;
+  const std::size_t slash = file.devices.rfind('/');
+  if (slash == std::string::npos) return {};
+  return file.devices.substr(slash + 1, file.devices.find(' ', slash) - slash - 1);
+}
+
+std::vector<const timeline::KernelLine*> connection_lines(const Case& c, const timeline::NodeFile& file,
+                                                          std::uint64_t from, std::uint64_t until) {
+  static constexpr std::string_view kLost[] = {
+      "shutting down sockets", "Receive control failed", "Send control failed", "Connection timed out",
+      "Dead connection",       "not responding",         "not connected"};
+  // "nbd0: ", or "nfs: server 192.0.2.7 ".
+  std::vector<std::string> names;
+  if (network_file_system(&file))
+    names.push_back("server " + file.source.substr(0, file.source.rfind(":/")) + " ");
+  for (const std::string_view device : split(file.devices, ' '))
+    if (device.find('/') != std::string_view::npos)
+      names.push_back(std::string(device.substr(0, device.find('='))) + ":");
+  std::vector<const timeline::KernelLine*> lines;
+  for (const timeline::KernelLine& line : c.timeline.host().kernel) {
+    if (line.time_ns < from || line.time_ns > until || lines.size() >= 8) continue;
+    const auto in_line = [&](std::string_view text) { return contains(line.text, text); };
+    if (std::any_of(names.begin(), names.end(), in_line) &&
+        std::any_of(std::begin(kLost), std::end(kLost), in_line))
+      lines.push_back(&line);
+  }
+  return lines;
+}
+
 bool in_storage(std::string_view kernel_functions) {
   static constexpr std::string_view kWaits[] = {"request_wait_answer",
                                                 "percpu_rwsem_wait",

@@ -30,6 +30,12 @@ bool network_file_system(const timeline::NodeFile* file);
 bool nospace_below(const Case& c);
 /// Kernel log lines near the error that name one of the incident's devices.
 std::vector<const timeline::KernelLine*> device_lines(const Case& c);
+/// What the kernel said from `from` to `until` of a connection that its own client (nbd, NFS) under this file
+/// lost.
+std::vector<const timeline::KernelLine*> connection_lines(const Case& c, const timeline::NodeFile& file,
+                                                          std::uint64_t from, std::uint64_t until);
+/// "nbd", "iscsi", "nfs4"; empty: the file lies on this host.
+std::string kernel_client(const timeline::NodeFile& file);
 /// What became of the monitor's connection in the incident: replies that are overdue, and others.
 void add_monitor_evidence(const Case& c, Finding& finding);
 /// How it stood with a connection to a storage server.

@@ -37,12 +37,6 @@ bool says_discard(std::string_view line) {
   return any_of(line, {":(DISCARD)", ":(WRITE_ZEROES)", ":(SECURE_ERASE)", "Unmap", "UNMAP", "Write same"});
 }
 
-bool says_connection(std::string_view line) {
-  return any_of(
-      line, {"shutting down sockets", "Receive control failed", "Send control failed", "Connection timed out",
-             "Dead connection", "detected conn error", "session recovery timed out", "not responding"});
-}
-
 std::vector<const timeline::KernelLine*> lines_that(const Case& c, bool (*says)(std::string_view)) {
   std::vector<const timeline::KernelLine*> lines;
   for (const timeline::KernelLine* line : device_lines(c))
@@ -50,16 +44,11 @@ std::vector<const timeline::KernelLine*> lines_that(const Case& c, bool (*says)(
   return lines;
 }
 
-/// What the kernel's own clients (nbd, NFS) said of their connection to the server.
-std::vector<const timeline::KernelLine*> connection_lines(const Case& c) {
-  const StorageFacts& s = c.storage;
-  if (!s.transport.empty()) return lines_that(c, says_connection);
-  std::vector<const timeline::KernelLine*> lines;
-  if (!network_file_system(s.file)) return lines;
-  const std::string server = s.file->source.substr(0, s.file->source.rfind(":/"));
-  for (const timeline::KernelLine* line : c.kernel_lines(10 * timeline::kSecond, 2 * timeline::kSecond))
-    if (contains(line->text, "nfs: server " + server) && says_connection(line->text)) lines.push_back(line);
-  return lines;
+/// The kernel's own client lost its server, shortly before or after the error.
+std::vector<const timeline::KernelLine*> lost_lines(const Case& c) {
+  if (c.storage.file == nullptr) return {};
+  return connection_lines(c, *c.storage.file, c.begin - std::min(c.begin, 10 * timeline::kSecond),
+                          c.begin + 2 * timeline::kSecond);
 }
 
 /// The call's errno tells of a request that failed below, and nothing names a cause of its own for it.
@@ -94,7 +83,7 @@ Opinion judge_storage_io_error(const Case& c) {
                                s.error_number() == EPERM || s.error_number() == EUCLEAN))
     return against("storage-io-error", fmt::format("the call failed with {}, which no disk answers",
                                                    errno_name(s.error_number())));
-  if (!connection_lines(c).empty())
+  if (!lost_lines(c).empty())
     return against("storage-io-error", "the kernel lost the connection to the server");
   const std::vector<const timeline::KernelLine*> lines = lines_that(c, says_io_error);
   // A failed discard is told apart by its own rule: QMP does not say which request it was.
@@ -234,7 +223,7 @@ Opinion judge_storage_network(const Case& c) {
   const bool mounted = network_file_system(s.file);
   if (driver.empty() && !mounted && s.transport.empty()) return nothing();
   const std::string what = !driver.empty() ? driver : mounted ? s.file->fs_type : s.transport;
-  const auto lines = driver.empty() ? connection_lines(c) : std::vector<const timeline::KernelLine*>{};
+  const auto lines = driver.empty() ? lost_lines(c) : std::vector<const timeline::KernelLine*>{};
   Finding finding =
       storage_finding(c, !lines.empty() && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.details["transport"] = what;
