@@ -15,15 +15,19 @@ array() {
   echo none >$md/metadata_version || fail "metadata_version"
   echo "$1" >$md/level || fail "level $1"
   echo 2 >$md/raid_disks || fail "raid_disks"
-  echo $((half / 2)) >$md/component_size || fail "component_size"
-  [ $1 = raid1 ] || echo 65536 >$md/chunk_size || fail "chunk_size"
+  case $1 in
+    raid1) echo $((half / 2)) >$md/component_size || fail "component_size" ;;
+    *) echo 65536 >$md/chunk_size || fail "chunk_size" ;;
+  esac
   for member in 0 1; do
     number=$(dmsetup info -c --noheadings --separator : -o major,minor member$member)
     echo $number >$md/new_dev || fail "new_dev $number"
-    echo $member >$md/dev-$(basename $(readlink -f /sys/dev/block/$number))/slot || fail "slot $member"
+    device=$md/dev-$(basename $(readlink -f /sys/dev/block/$number))
+    [ $1 = raid1 ] || echo $((half / 2)) >$device/size || fail "size $member"
+    echo $member >$device/slot || fail "slot $member"
   done
   echo active >$md/array_state || fail "array_state"
-  [ -b /dev/md_lab ] || fail "no /dev/md_lab"
+  [ "$(cat /sys/block/md_lab/size)" -ge $half ] || fail "/dev/md_lab has no size"
 }
 end_array() {
   echo clear >$md/array_state || fail "clear"
