@@ -290,7 +290,7 @@ TEST(IoLedger, TaxesNobodyUnlessAskedTo) {
   const auto opened = IoLedger::open(bpf::look_around());
   ASSERT_TRUE(opened) << to_string(opened.error());
   const auto& sources = (*opened)->sources();
-  ASSERT_EQ(sources.size(), 3u);
+  ASSERT_EQ(sources.size(), 4u);
   EXPECT_EQ(sources[0].name, "system calls");
   EXPECT_EQ(sources[0].attached, function_form_error().empty());
   EXPECT_EQ(sources[0].error.empty(), function_form_error().empty());
@@ -303,8 +303,10 @@ TEST(IoLedger, TakesTracepointsWhereItIsAskedToAndSaysSo) {
   const auto opened = IoLedger::open(bpf::look_around(), options);
   ASSERT_TRUE(opened) << to_string(opened.error());
   const auto& sources = (*opened)->sources();
-  ASSERT_EQ(sources.size(), 3u);
+  ASSERT_EQ(sources.size(), 4u);
   EXPECT_TRUE(sources[0].attached);
+  EXPECT_EQ(sources[2].name, "device mapper and md");
+  EXPECT_TRUE(sources[2].attached) << sources[2].error;
   EXPECT_EQ(sources[0].form, function_form_error().empty() ? "fexit" : "raw_tp");
 }
 
