@@ -27,7 +27,7 @@ start_vm() {
     -qmp unix:$storage/$vm.watch,server=on,wait=off -qmp unix:$storage/$vm.qmp,server=on,wait=off 2>$storage/$vm.err &
   qemu=$!
   tries=0
-  until [ -S $storage/$vm.qmp ]; do
+  until qmp-call -s $storage/$vm.qmp query-status >/dev/null 2>&1; do
     kill -0 $qemu 2>/dev/null || { cat $storage/$vm.err; fail "QEMU of $vm ended"; }
     [ $((tries += 1)) -lt 300 ] || fail "QEMU of $vm did not come up"
     usleep 100000
