@@ -22,9 +22,9 @@ array() {
   for member in 0 1; do
     number=$(dmsetup info -c --noheadings --separator : -o major,minor member$member)
     echo $number >$md/new_dev || fail "new_dev $number"
-    device=$md/dev-$(basename $(readlink -f /sys/dev/block/$number))
-    [ $1 = raid1 ] || echo $((half / 2)) >$device/size || fail "size $member"
-    echo $member >$device/slot || fail "slot $member"
+    place=$md/dev-$(basename $(readlink -f /sys/dev/block/$number))
+    [ $1 = raid1 ] || echo $((half / 2)) >$place/size || fail "size $member"
+    echo $member >$place/slot || fail "slot $member"
   done
   echo active >$md/array_state || fail "array_state"
   [ "$(cat /sys/block/md_lab/size)" -ge $half ] || fail "/dev/md_lab has no size"
