@@ -82,7 +82,9 @@ void compare(Report& report, const std::string& name, const std::vector<std::str
   report.add(
       {.figure = name + ", with kvm-stalls: longer by", .value = longer(tools[1]), .unit = "%", .goal = 3});
   for (std::size_t i = 2; i < tools.size(); ++i)
-    if (tools[i].works)
+    if (!tools[i].works)
+      report.skip(name + " with " + tools[i].name + ": it does not start, or ended before its time");
+    else
       report.add({.figure = name + ", with kvm-stalls: longer by",
                   .value = longer(tools[1]),
                   .unit = "%",

@@ -137,10 +137,10 @@ OwnedRecord file(const Line& line) {
                             {"no-fd", 128}});
   return trace::make_record(
       at(line.time), line.vm(), f,
-      trace::join_text({line.value("node", "d0"), line.value("path", "/srv/d.qcow2"),
-                        f.rdev != 0 ? "" : line.value("mount", "/srv"),
-                        f.rdev != 0 ? "" : line.value("fs", "tmpfs"),
-                        f.rdev != 0 ? "" : line.value("source", "tmpfs"), line.value("devices")}));
+      trace::join_text(
+          {line.value("node", "d0"), line.value("path", "/srv/d.qcow2"),
+           f.rdev != 0 ? "" : line.value("mount", "/srv"), f.rdev != 0 ? "" : line.value("fs", "tmpfs"),
+           f.rdev != 0 ? "" : line.value("source", "tmpfs"), line.value("devices"), line.value("quotas")}));
 }
 
 OwnedRecord process(const Line& line) {

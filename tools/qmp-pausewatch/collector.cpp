@@ -34,7 +34,7 @@ trace::OwnedRecord node_record(std::uint32_t vm, const storage::NodePath& node,
   return trace::make_record(
       clock::now_ns(), vm, answer.facts.file,
       trace::join_text({node.node, node.path, answer.facts.mount_point, answer.facts.fs_type,
-                        answer.facts.mount_source, answer.facts.devices}));
+                        answer.facts.mount_source, answer.facts.devices, answer.facts.quotas}));
 }
 
 }  // namespace

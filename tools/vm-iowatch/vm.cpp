@@ -140,7 +140,7 @@ void Vm::look_at(const std::vector<std::string>& paths, bool record, Done done) 
               context_.recorder.add(trace::make_record(
                   clock::now_ns(), id_, answer.facts.file,
                   trace::join_text({node, path, answer.facts.mount_point, answer.facts.fs_type,
-                                    answer.facts.mount_source, answer.facts.devices})));
+                                    answer.facts.mount_source, answer.facts.devices, answer.facts.quotas})));
           if (--pending->waiting == 0) pending->done(pending->all_reached);
         });
   }

@@ -29,10 +29,9 @@ for type in ext4 xfs; do
       xfs_quota -x -f -c 'limit -p bhard=8m 42' $storage/mount || fail "limit of the project"
     fi
     as=nobody start_vm quota-$type-$whose $file file
-    # XFS says ENOSPC of a project's quota: space that somebody freed since looks the same.
-    confidence=proven
-    [ $type-$whose != xfs-project ] || confidence=likely
-    expect_cause storage-quota $confidence
+    # XFS says ENOSPC of a project's quota.
+    expect_cause storage-quota proven
+    expect_text quota-$type-$whose.txt "the quota of $whose $(echo $whose | sed 's/user/65534/; s/project/42/') is used up"
     stop_vm
     umount $storage/mount
   done

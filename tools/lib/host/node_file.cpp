@@ -19,6 +19,7 @@
 #include "core/unique_fd.hpp"
 #include "host/device_stack.hpp"
 #include "host/proc_file.hpp"
+#include "host/quota.hpp"
 
 namespace vmwhy::host {
 namespace {
@@ -227,6 +228,7 @@ NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::st
   }
   file.size_bytes = static_cast<std::uint64_t>(fact.st_size);
   add_file_system(out, target);
+  if (S_ISREG(fact.st_mode)) out.quotas = quotas_of(target, fact.st_uid, fact.st_gid);
   const auto mounts =
       parse_mounts(read_or_empty((pid == 0 ? proc + "/self" : base_of(pid, proc)) + "/mountinfo", 4u << 20));
   const MountLine* mount = mount_of(mounts, full, major(fact.st_dev), minor(fact.st_dev));

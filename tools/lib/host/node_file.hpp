@@ -17,6 +17,7 @@ struct NodeFacts {
   std::string mount_point, fs_type, mount_source;
   /// The host's block devices under it, top first: "dm-0=254:0 sda=8:0/iscsi"; empty: none that /sys shows.
   std::string devices;
+  std::string quotas;  ///< See quotas_of.
 };
 
 /// @param path  As QEMU names it, in its own mount namespace; a relative one counts from its working folder.

@@ -173,6 +173,7 @@ void StorageProbe::look(std::uint32_t pid, const std::string& path, std::chrono:
                    out.facts.fs_type = trace::text_field(text, 1);
                    out.facts.mount_source = trace::text_field(text, 2);
                    out.facts.devices = trace::text_field(text, 3);
+                   out.facts.quotas = trace::text_field(text, 4);
                    handler(out);
                  });
 }

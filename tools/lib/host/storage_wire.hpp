@@ -30,7 +30,7 @@ struct Answer {
   std::uint64_t tail_offset;
   std::int32_t tail_error;
   std::uint32_t text_size;
-  char text[kTextBytes];  ///< Tail's text, or mount point NUL type NUL source NUL devices.
+  char text[kTextBytes];  ///< Tail's text, or mount point NUL type NUL source NUL devices NUL quotas.
 };
 
 /// The helper's life: reads requests from `socket` until the other end closes. Never returns.

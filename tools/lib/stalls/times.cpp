@@ -73,7 +73,7 @@ UserFrame parse_frame(std::string_view line) {
   if (tab == std::string_view::npos) return out;
   line.remove_prefix(tab + 1);
   const std::size_t plus = line.find("+0x");
-  if (plus == std::string_view::npos || plus > 64) return out;
+  if (plus > 64) return out;  // Or none.
   out.build_id = line.substr(0, plus);
   line.remove_prefix(plus + 3);
   std::from_chars(line.data(), line.data() + line.size(), out.address, 16);

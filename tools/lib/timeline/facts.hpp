@@ -148,6 +148,7 @@ struct NodeFile {
   trace::NodeFile file{};
   std::string node, path, mount, fs_type, source;
   std::string devices;  ///< "dm-0=254:0 sda=8:0/iscsi", top first.
+  std::string quotas;   ///< "user:64055:8384512:8388608": kind, id, bytes used, limit.
 };
 
 struct Pressure {

@@ -92,6 +92,7 @@ void add_node_file(VmTracks& vm, const trace::RecordView& record) {
   file.fs_type = field(record, 3, 64);
   file.source = field(record, 4);
   file.devices = field(record, 5);
+  file.quotas = field(record, 6);
   vm.files.add(std::move(file));
 }
 

@@ -352,7 +352,7 @@ constexpr RecordInfo kSchema[] = {
     info<QmpWithheld>("qmp_withheld", "command, reason"),
     info<ProcessState>("process_state", "comm"),
     info<ThreadState>("thread_state", "comm, wchan, kernel_stack, file"),
-    info<NodeFile>("node_file", "node, path, mount_point, fs_type, mount_source, devices"),
+    info<NodeFile>("node_file", "node, path, mount_point, fs_type, mount_source, devices, quotas"),
     info<Pressure>("pressure", "cgroup"),
     info<CgroupState>("cgroup_state", "path, cpu_path, memory_path"),
     info<KernelLog>("kernel_log", "line"),

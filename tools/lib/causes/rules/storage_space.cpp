@@ -8,9 +8,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
+#include <optional>
 
 #include "causes/rules/rules.hpp"
 #include "causes/rules/storage_common.hpp"
+#include "causes/rules/threads.hpp"
 #include "core/text.hpp"
 #include "timeline/windows.hpp"
 
@@ -200,29 +203,86 @@ Opinion judge_storage_device_gone(const Case& c) {
   return found(std::move(finding));
 }
 
+namespace {
+
+struct Quota {
+  std::string kind;  ///< "user", "group", "project".
+  std::uint64_t id = 0, used = 0, limit = 0;
+};
+
+std::uint64_t number(std::string_view text) {
+  std::uint64_t out = 0;
+  std::from_chars(text.data(), text.data() + text.size(), out);
+  return out;
+}
+
+/// The quota of the file that has no room for the request, as it was at the look; nothing: none had, or none
+/// is known.
+std::optional<Quota> used_up_quota(const Case& c) {
+  const StorageFacts& s = c.storage;
+  if (s.file == nullptr) return std::nullopt;
+  const bool known = s.request != nullptr && s.request->io.length != UINT64_MAX;
+  const std::uint64_t needed = std::max(kNoRoom, known ? s.request->io.length : 0);
+  for (const std::string_view text : split(s.file->quotas, ' ')) {
+    const auto parts = split(text, ':');
+    if (parts.size() != 4) continue;
+    const Quota quota{std::string(parts[0]), number(parts[1]), number(parts[2]), number(parts[3])};
+    if (quota.limit != 0 && quota.limit < saturated(quota.used, needed)) return quota;
+  }
+  return std::nullopt;
+}
+
+void add_quota(const Case& c, const Quota& quota, Finding& finding) {
+  finding.details["quota_kind"] = quota.kind;
+  finding.details["quota_id"] = quota.id;
+  finding.details["quota_used_bytes"] = quota.used;
+  finding.details["quota_limit_bytes"] = quota.limit;
+  finding.evidence.push_back({c.storage.file->time_ns, "proc",
+                              fmt::format("quota of {} {}: {} of {} used", quota.kind, quota.id,
+                                          human_bytes(quota.used), human_bytes(quota.limit))});
+}
+
+/// What stays open where no quota was seen at its limit.
+void doubt_quota(const Case& c, bool said, Finding& finding) {
+  finding.not_proved.push_back({"which quota is at its limit",
+                                c.storage.file == nullptr || c.storage.file->quotas.empty()
+                                    ? "no quota of the file's user, group or project was told"
+                                    : "those of the file's user, group and project had room at the look"});
+  if (said) return;
+  finding.not_proved.push_back({"that it was a quota",
+                                "space that came back since, or a short write that QEMU "
+                                "turns into ENOSPC, look the same without probes"});
+  if (c.storage.request != nullptr)
+    finding.not_proved.back().why = "space that came back since gives the same error";
+}
+
+}  // namespace
+
 Opinion judge_storage_quota(const Case& c) {
   if (!c.is_storage_error()) return nothing();
   const StorageFacts& s = c.storage;
   const bool seen = s.known_error() == EDQUOT;
   const bool said = seen || contains(s.reason, "quota exceeded");
   if (!said && !space_unexplained(c)) return nothing();
-  if (!said &&
+  const std::optional<Quota> quota = used_up_quota(c);
+  if (!said && !quota &&
       (on_fuse(*s.file) || s.short_write != nullptr || !quota_may_say_enospc(*s.file) || nearly_full(c)))
     return nothing();
-  Finding finding = storage_finding(c, seen && s.file_of_node ? Confidence::proven : Confidence::likely);
+  const bool refused = seen || (quota && s.error_number() == ENOSPC && looked_at_the_time(c));
+  Finding finding = storage_finding(c, refused && s.file_of_node ? Confidence::proven : Confidence::likely);
   finding.details["errno"] = said ? "EDQUOT" : "ENOSPC";
-  finding.summary =
-      said ? fmt::format("{} failed with EDQUOT: a quota is used up", request_text(c))
-           : fmt::format("{} failed with ENOSPC although {} is free there: a project quota does that",
-                         request_text(c), human_bytes(free_for_qemu(c, *s.file)));
-  finding.not_proved.push_back({"which quota is at its limit", "quotas were not read"});
-  if (!said) {
-    finding.not_proved.push_back({"that it was a quota",
-                                  "space that came back since, or a short write that QEMU "
-                                  "turns into ENOSPC, look the same without probes"});
-    if (s.request != nullptr)
-      finding.not_proved.back().why = "space that came back since gives the same error";
-  }
+  finding.summary = fmt::format("{} failed with {}", request_text(c), said ? "EDQUOT" : "ENOSPC");
+  if (quota)
+    finding.summary += fmt::format(": the quota of {} {} is used up", quota->kind, quota->id);
+  else if (said)
+    finding.summary += ": a quota is used up";
+  else
+    finding.summary += fmt::format(" although {} is free there: a project quota does that",
+                                   human_bytes(free_for_qemu(c, *s.file)));
+  if (quota)
+    add_quota(c, *quota, finding);
+  else
+    doubt_quota(c, said, finding);
   finding.remedy.push_back(
       "look at the quotas of the image's owner and project (repquota, xfs_quota), raise or free, "
       "then: " +

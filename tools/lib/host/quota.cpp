@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "host/quota.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/fs.h>
+#include <linux/quota.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <ctime>
+
+#include "core/unique_fd.hpp"
+
+namespace vmwhy::host {
+namespace {
+
+constexpr std::uint64_t kQuotaBlock = 1024;  // Of the limits, whatever the file system's block is.
+
+void add(int fd, int type, const char* kind, std::uint32_t id, std::string& out) {
+  if_dqblk quota{};
+  if (::syscall(SYS_quotactl_fd, fd, QCMD(Q_GETQUOTA, type), id, &quota) != 0) return;
+  const bool overdue = quota.dqb_bsoftlimit != 0 && quota.dqb_btime != 0 &&
+                       quota.dqb_btime <= static_cast<std::uint64_t>(::time(nullptr));
+  const std::uint64_t limit = (overdue ? quota.dqb_bsoftlimit : quota.dqb_bhardlimit) * kQuotaBlock;
+  if (limit == 0) return;
+  out += fmt::format("{}{}:{}:{}:{}", out.empty() ? "" : " ", kind, id, quota.dqb_curspace, limit);
+}
+
+}  // namespace
+
+std::string quotas_of(const std::string& path, uid_t user, gid_t group) {
+  std::string out;
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  if (!fd) return out;
+  add(fd.get(), USRQUOTA, "user", user, out);
+  add(fd.get(), GRPQUOTA, "group", group, out);
+  fsxattr attributes{};
+  if (::ioctl(fd.get(), FS_IOC_FSGETXATTR, &attributes) == 0)
+    add(fd.get(), PRJQUOTA, "project", attributes.fsx_projid, out);
+  return out;
+}
+
+}  // namespace vmwhy::host
