@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/dqblk_xfs.h>
 #include <linux/fs.h>
 #include <linux/quota.h>
 #include <sys/ioctl.h>
@@ -29,16 +30,24 @@ void add(int fd, int type, const char* kind, std::uint32_t id, std::string& out)
   out += fmt::format("{}{}:{}:{}:{}", out.empty() ? "" : " ", kind, id, quota.dqb_curspace, limit);
 }
 
+/// FS_QUOTA_*_ENFD: a file system may count for a quota and not hold anybody to it.
+unsigned enforced(int fd) {
+  fs_quota_statv state{};
+  state.qs_version = FS_QSTATV_VERSION1;
+  return ::syscall(SYS_quotactl_fd, fd, QCMD(Q_XGETQSTATV, USRQUOTA), 0, &state) == 0 ? state.qs_flags : 0;
+}
+
 }  // namespace
 
 std::string quotas_of(const std::string& path, uid_t user, gid_t group) {
   std::string out;
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   if (!fd) return out;
-  add(fd.get(), USRQUOTA, "user", user, out);
-  add(fd.get(), GRPQUOTA, "group", group, out);
+  const unsigned kinds = enforced(fd.get());
+  if (kinds & FS_QUOTA_UDQ_ENFD) add(fd.get(), USRQUOTA, "user", user, out);
+  if (kinds & FS_QUOTA_GDQ_ENFD) add(fd.get(), GRPQUOTA, "group", group, out);
   fsxattr attributes{};
-  if (::ioctl(fd.get(), FS_IOC_FSGETXATTR, &attributes) == 0)
+  if (kinds & FS_QUOTA_PDQ_ENFD && ::ioctl(fd.get(), FS_IOC_FSGETXATTR, &attributes) == 0)
     add(fd.get(), PRJQUOTA, "project", attributes.fsx_projid, out);
   return out;
 }

@@ -9,9 +9,9 @@
 
 namespace vmwhy::host {
 
-/// Those of the file's user, group and project that have a limit of space, as "KIND:ID:USED:LIMIT" in bytes:
-/// "user:64055:8384512:8388608 project:42:4096:1073741824". A soft limit counts once its time is over.
-/// Empty: none, or the kernel does not tell.
+/// Those of the file's user, group and project that have a limit of space and are held to it, as
+/// "KIND:ID:USED:LIMIT" in bytes: "user:64055:8384512:8388608 project:42:4096:1073741824". A soft limit
+/// counts once its time is over. Empty: none, or the kernel does not tell.
 /// @param path  Of the file, or of a descriptor in /proc.
 std::string quotas_of(const std::string& path, uid_t user, gid_t group);
 

@@ -45,7 +45,8 @@ void put_text(Answer& answer, std::string_view text) {
   if (request.kind == Kind::node) {
     const NodeFacts facts = look_at_node(request.pid, request.path);
     answer.file = facts.file;
-    put_text(answer, trace::join_text({facts.mount_point, facts.fs_type, facts.mount_source, facts.devices, facts.quotas}));
+    put_text(answer, trace::join_text({facts.mount_point, facts.fs_type, facts.mount_source, facts.devices,
+                                       facts.quotas}));
   } else {
     const Tail tail = read_tail(request.pid, request.path, kTextBytes / 2);
     answer.tail_offset = tail.offset;
