@@ -319,7 +319,10 @@ TEST(Pausewatch, GoesOnWatchingWhenTheDiskOfTheTraceIsFull) {
   vm.pause("paused");
   EXPECT_TRUE(child.wait_line("web1"));
   child.signal(SIGINT);
+  ASSERT_TRUE(child.wait_error_line("t.vmt, ")) << child.err();  // The last line: how many were lost.
   EXPECT_EQ(child.wait()->code, 0);
+  EXPECT_EQ(child.err().find("No space left"), child.err().rfind("No space left"))
+      << "said twice: " << child.err();
 }
 
 TEST(Pausewatch, ExpectExitsWithZeroWhenThePauseComes) {

@@ -341,7 +341,7 @@ int Session::finish() {
     const std::uint64_t lost = total.losses.lost();
     const auto written = trace_->end(total, lost);
     if (!written) {
-      err_ << "kvm-exits: " << to_string(written.error()) << "\n";
+      if (trace_->take_error()) err_ << "kvm-exits: " << to_string(written.error()) << "\n";
       code = cli::kFailed;
     } else if (!options_.quiet) {
       err_ << fmt::format("kvm-exits: {} records in {} ({}); lost: {}\n", written->records,

@@ -461,7 +461,7 @@ int Session::finish() {
   }
   if (!trace_) return cli::kOk;
   const auto written = trace_->end(total);
-  if (!written) return fail(to_string(written.error()), cli::kFailed);
+  if (!written) return trace_->take_error() ? fail(to_string(written.error()), cli::kFailed) : cli::kFailed;
   if (!options_.quiet)
     err_ << fmt::format("kvm-stalls: {} records in {} ({}); lost: {}\n", written->records,
                         printable(options_.output), human_bytes(written->bytes),

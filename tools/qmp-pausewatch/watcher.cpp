@@ -459,7 +459,7 @@ void Watcher::finish() {
     const trace::WriterStats stats = writer->stats();
     text += "; " + std::to_string(stats.records) + " records in " + trace_path_;
     if (stats.lost > 0) text += ", " + std::to_string(stats.lost) + " lost";
-    if (!closed && !recorder_->take_error()) text += " (" + to_string(closed.error()) + ")";
+    if (!closed && recorder_->take_error()) text += " (" + to_string(closed.error()) + ")";
   }
   context_->say(text);
 }

@@ -286,7 +286,7 @@ int Session::finish() {
   if (!trace_) return cli::kOk;
   const auto written = trace_->end(losses);
   if (!written) {
-    err_ << "qmp-tap: " << printable(to_string(written.error())) << "\n";
+    if (trace_->take_error()) err_ << "qmp-tap: " << printable(to_string(written.error())) << "\n";
     return cli::kFailed;
   }
   say(fmt::format("{} records in {} ({}); lost: {}", written->records, options_.output,

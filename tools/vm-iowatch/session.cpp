@@ -393,7 +393,7 @@ int Session::finish() {
   if (writer == nullptr) return exit_code_;
   const auto written = writer->close();
   if (!written) {
-    complain(to_string(written.error()));
+    if (recorder_->take_error()) complain(to_string(written.error()));
     return cli::kFailed;
   }
   if (!options_.quiet)
