@@ -8,19 +8,12 @@
 
 #include "bpf/include/emit.bpf.h"
 #include "bpf/include/qemu_calls.h"
+#include "bpf/include/watched.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 STATS_MAP(qemu_calls, QEMU_CALLS_STATS)
 RING_MAP(qemu_calls)
-
-/* User space fills it. A function is attached to in every process that maps the file. */
-struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
-  __uint(max_entries, 16384);
-  __type(key, u32);
-  __type(value, u8);
-} watched_pids SEC(".maps");
 
 #if defined(__TARGET_ARCH_x86)
 static __always_inline u64 read_registers(struct pt_regs* ctx, struct qemu_calls_event* event) {
@@ -63,7 +56,7 @@ SEC("uprobe")
 int enter_qemu_function(struct pt_regs* ctx) {
   u64 me = bpf_get_current_pid_tgid(), cookie = bpf_get_attach_cookie(ctx);
   u32 tgid = me >> 32;
-  if (!bpf_map_lookup_elem(&watched_pids, &tgid)) return 0;
+  if (!watched(tgid)) return 0;
   stat_add(QEMU_CALLS_STAT_CALLS, 1);
   if (!(cookie & QEMU_CALLS_WITH_STACK)) {
     struct qemu_calls_event* event = bpf_ringbuf_reserve(&qemu_calls_ring, sizeof(*event), 0);

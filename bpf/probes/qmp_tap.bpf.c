@@ -13,6 +13,7 @@
 #include "bpf/include/emit.bpf.h"
 #include "bpf/include/qmp_tap.h"
 #include "bpf/include/socket.bpf.h"
+#include "bpf/include/watched.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -22,14 +23,7 @@ const volatile __u32 nr_read, nr_write, nr_sendto, nr_recvfrom, nr_readv, nr_wri
 STATS_MAP(qmp_tap, QMP_TAP_STATS)
 RING_MAP(qmp_tap)
 
-/* User space fills both, and so does the probe: processes that start, sockets that greet. */
-struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
-  __uint(max_entries, 16384);
-  __type(key, u32);
-  __type(value, u8);
-} watched_pids SEC(".maps");
-
+/* User space fills it and watched_pids, and so does the probe: processes that start, sockets that greet. */
 struct {
   __uint(type, BPF_MAP_TYPE_HASH);
   __uint(max_entries, 65536);
@@ -259,7 +253,7 @@ static __always_inline struct qmp_tap_socket* register_monitor(u64 ino) {
 static __noinline int moved(struct sock* sk, s32 result, u32 direction) {
   u64 me = bpf_get_current_pid_tgid();
   u32 tgid = me >> 32;
-  if (!bpf_map_lookup_elem(&watched_pids, &tgid)) return 0;
+  if (!watched(tgid)) return 0;
   /* EAGAIN, ECONNRESET, EPIPE. */
   bool blocked = result == -11 && direction == QMP_TAP_OUT, broken = result == -104 || result == -32;
   if (!sk || (result < 0 && !blocked && !broken)) return 0;

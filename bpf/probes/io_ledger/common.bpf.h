@@ -6,20 +6,13 @@
 #include "bpf/include/emit.bpf.h"
 #include "bpf/include/io_ledger.h"
 #include "bpf/include/storage.bpf.h"
+#include "bpf/include/watched.bpf.h"
 
 const volatile __u64 slow_ns = 500000000;
 const volatile __u8 with_stats; /* Successes are counted too, in `cells`. */
 
 STATS_MAP(io_ledger, IO_LEDGER_STATS)
 RING_MAP(io_ledger)
-
-/* User space fills it. */
-struct {
-  __uint(type, BPF_MAP_TYPE_HASH);
-  __uint(max_entries, 16384);
-  __type(key, u32);
-  __type(value, u8);
-} watched_pids SEC(".maps");
 
 /* User space sets the size, and fills the three maps that say which row a request belongs to. */
 struct {
@@ -75,10 +68,6 @@ static __always_inline void count(u32 row, u32 op, s64 result, u64 duration_ns) 
   if (duration_ns > cell->max_ns) cell->max_ns = duration_ns;
   u32 bucket = log2_bucket(duration_ns);
   if (bucket < IO_LEDGER_BUCKETS) cell->log2[bucket]++;
-}
-
-static __always_inline bool watched(u32 tgid) {
-  return bpf_map_lookup_elem(&watched_pids, &tgid) != NULL;
 }
 
 /* Results that are no failures: try again, interrupted, not offered. */
