@@ -71,7 +71,7 @@ class QemuBinary : public ::testing::Test {
   void SetUp() override {
     VMWHY_NEEDS(qemu);
     VMWHY_NEEDS(uprobes);
-    installed_ = first_line("command -v qemu-system-x86_64");
+    installed_ = program_path("qemu-system-x86_64");
     ASSERT_TRUE(std::filesystem::copy_file(installed_, copy_));
   }
   TempDir dir_;

@@ -22,21 +22,12 @@ namespace {
 
 namespace json = boost::json;
 
-std::string qemu_program() {
-  const std::string path = run_program({"sh", "-c", "readlink -f $(command -v qemu-system-x86_64)"}).out;
-  return path.substr(0, path.find('\n'));
-}
-
-/// A QEMU that exports its functions, as those built with modules do, names them.
 class StallsUserStack : public ::testing::Test {
  protected:
   void SetUp() override {
     VMWHY_NEEDS(qemu);
     VMWHY_NEEDS(bpf);
-    const auto executable = sym::Executable::open(qemu_program());
-    if (!executable || (*executable)->find("qmp_pmemsave") == nullptr ||
-        (*executable)->find("main_loop_wait") == nullptr)
-      GTEST_SKIP() << "needs qemu_symbols: QEMU does not export its functions";
+    VMWHY_NEEDS(qemu_symbols);
   }
 };
 
@@ -106,13 +97,13 @@ TEST_F(StallsUserStack, FramesCanBeNamedElsewhere) {
           build_id = frame.at("build_id").as_string();
           address = frame.at("address").as_string();
         }
-  const auto executable = sym::Executable::open(qemu_program());
+  const auto executable = sym::Executable::open(program_path("qemu-system-x86_64"));
   ASSERT_TRUE(executable);
   EXPECT_EQ(build_id, (*executable)->build_id());
   EXPECT_NE(address, "");
 
   std::filesystem::create_directory(dir.path() / "debug");
-  std::filesystem::create_symlink(qemu_program(), dir.path() / "debug" / "any-name");
+  std::filesystem::create_symlink(program_path("qemu-system-x86_64"), dir.path() / "debug" / "any-name");
   const auto named = run_program({binary("vm-why"), "--debug-dir", dir / "debug", run.trace()});
   EXPECT_EQ(named.status.code, 0) << named.err;
   EXPECT_NE(named.out.find("qmp_pmemsave < "), std::string::npos) << named.out;

@@ -81,8 +81,7 @@ TEST(StorageLedger, FailedIoUringRequestIsSeen) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(mount);
   VMWHY_NEEDS(bpf);
-  if (read_file("/proc/sys/kernel/io_uring_disabled") != "0\n")
-    GTEST_SKIP() << "needs io_uring: it is disabled";
+  VMWHY_NEEDS(io_uring);
   const TempDir dir;
   const Mount small("tmpfs", dir.path() / "small", "tmpfs", "size=4m");
   const std::string image = sparse_file(small / "disk.raw", kDiskBytes);

@@ -289,11 +289,6 @@ TEST_P(StorageMatrix, IsCalledWhatItIs) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(bpf);
   for (const std::string& name : made.needs) {
-    if (name == "io_uring") {
-      if (read_file("/proc/sys/kernel/io_uring_disabled") != "0\n")
-        GTEST_SKIP() << "needs io_uring: it is disabled";
-      continue;
-    }
     const std::string& missing = capability_missing(name);
     if (!missing.empty()) GTEST_SKIP() << "needs " << name << ": " << missing;
   }

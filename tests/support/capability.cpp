@@ -290,6 +290,20 @@ std::string probe_sock_diag() {
   return "sock_diag does not tell of a TCP socket";
 }
 
+std::string probe_io_uring() {
+  const std::string disabled = read_file("/proc/sys/kernel/io_uring_disabled");
+  return disabled == "0\n" ? "" : "/proc/sys/kernel/io_uring_disabled: " + disabled;
+}
+
+/// A QEMU that exports its functions, as those built with modules do, names them.
+std::string probe_qemu_symbols() {
+  const auto executable = sym::Executable::open(program_path("qemu-system-x86_64"));
+  if (!executable) return to_string(executable.error());
+  for (const char* name : {"qmp_pmemsave", "main_loop_wait"})
+    if ((*executable)->find(name) == nullptr) return std::string("QEMU does not export ") + name;
+  return {};
+}
+
 std::string probe_kvm_events() {
   return ::access("/sys/module/kvm", F_OK) == 0 ? "" : error_of("/sys/module/kvm");
 }
@@ -316,6 +330,8 @@ const std::map<std::string, Probe, std::less<>>& probes() {
        [] {
          return probe_program({"qemu-system-x86_64", "--version"});
        }},
+      {"qemu_symbols", probe_qemu_symbols},
+      {"io_uring", probe_io_uring},
       {"qemu_img",
        [] {
          return probe_program({"qemu-img", "--version"});

@@ -228,4 +228,9 @@ std::string guest(std::string_view name) {
   return in_folder("VMWHY_GUEST_DIR", "guests", name);
 }
 
+std::string program_path(const std::string& name) {
+  const std::string path = run_program({"sh", "-c", "readlink -f \"$(command -v " + name + ")\""}).out;
+  return path.substr(0, path.find('\n'));
+}
+
 }  // namespace vmwhy::test

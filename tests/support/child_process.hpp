@@ -87,6 +87,8 @@ struct Output {
 
 /// Runs a program to its end. Past the deadline it is killed, and status.signal is SIGKILL.
 Output run_program(std::vector<std::string> args, TimePoint deadline = deadline_in());
+/// Where PATH leads to for this name, without symbolic links; empty: nowhere.
+std::string program_path(const std::string& name);
 
 /// The path of one of our binaries: $VMWHY_BIN_DIR/NAME, else $BUILD/bin/NAME, else build/bin/NAME.
 std::string binary(std::string_view name);
