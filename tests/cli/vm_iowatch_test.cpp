@@ -85,6 +85,17 @@ TEST(VmIowatch, PrintsOnlyWhatWasSeenAndEscapesNames) {
   EXPECT_THAT(text.str(), HasSubstr("120 µs"));
   EXPECT_THAT(text.str(), ::testing::Not(HasSubstr("read")));
   EXPECT_EQ(text.str().find('\x1b'), std::string::npos);
+  const auto table_of = [](std::vector<vm_iowatch::Group> groups) {
+    std::ostringstream out;
+    vm_iowatch::print_table(out, groups, "now", 1'000'000'000, false);
+    return out.str();
+  };
+  vm_iowatch::Group idle, disk;
+  idle.vm = "web1";
+  EXPECT_THAT(table_of({idle, disk}), HasSubstr("  nothing was asked of the storage"));
+  EXPECT_THAT(table_of({disk}),
+              HasSubstr("  nothing was asked of the disks; the VM's own requests are not seen"));
+  EXPECT_THAT(table_of({}), HasSubstr("  the VM's own requests are not seen"));
   vm_iowatch::print_stats_json(json, {group}, 5, 1'000'000'000);
   EXPECT_THAT(json.str(), HasSubstr("\"schema\":\"vmwhy.io/1\",\"kind\":\"stats\""));
   EXPECT_THAT(json.str(), HasSubstr("\"in_flight\":2"));

@@ -63,7 +63,12 @@ std::string print_table(std::ostream& out, const std::vector<Group>& groups, con
                          time_text(line.p50_ns), time_text(line.p99_ns), time_text(line.max_ns), line.errors);
     }
   }
-  if (idle) out << "  nothing was asked of the storage\n";
+  const auto of_vm = [](const Group& group) { return !group.vm.empty(); };
+  if (idle && std::any_of(groups.begin(), groups.end(), of_vm))
+    out << "  nothing was asked of the storage\n";
+  else if (idle)
+    out << "  " << (groups.empty() ? "" : "nothing was asked of the disks; ")
+        << "the VM's own requests are not seen: no kernel probes of its calls, and no monitor\n";
   out << std::flush;
   return vm;
 }
