@@ -41,13 +41,16 @@ unsigned enforced(int fd) {
 
 std::string quotas_of(const std::string& path, uid_t user, gid_t group) {
   std::string out;
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  // O_PATH: a file system's server hears nothing of it.
+  const UniqueFd fd(::open(path.c_str(), O_PATH | O_CLOEXEC));
   if (!fd) return out;
   const unsigned kinds = enforced(fd.get());
   if (kinds & FS_QUOTA_UDQ_ENFD) add(fd.get(), USRQUOTA, "user", user, out);
   if (kinds & FS_QUOTA_GDQ_ENFD) add(fd.get(), GRPQUOTA, "group", group, out);
+  if ((kinds & FS_QUOTA_PDQ_ENFD) == 0) return out;
+  const UniqueFd opened(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
   fsxattr attributes{};
-  if (kinds & FS_QUOTA_PDQ_ENFD && ::ioctl(fd.get(), FS_IOC_FSGETXATTR, &attributes) == 0)
+  if (opened && ::ioctl(opened.get(), FS_IOC_FSGETXATTR, &attributes) == 0)
     add(fd.get(), PRJQUOTA, "project", attributes.fsx_projid, out);
   return out;
 }
