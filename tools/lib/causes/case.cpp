@@ -5,7 +5,6 @@
 #include <array>
 #include <map>
 
-#include "core/text.hpp"
 #include "timeline/json_read.hpp"
 #include "timeline/windows.hpp"
 
@@ -191,15 +190,7 @@ std::string base_name(std::string_view path) {
 
 void find_devices(StorageFacts& facts) {
   if (facts.file == nullptr) return;
-  for (const std::string_view device : split(facts.file->devices, ' ')) {
-    const std::size_t equals = device.find('=');
-    if (equals == 0 || equals == std::string_view::npos) continue;
-    facts.devices.emplace_back(device.substr(0, equals));
-    const std::string_view number = device.substr(equals + 1);
-    const std::size_t slash = std::min(number.find('/'), number.size());
-    facts.numbers.emplace_back(number.substr(0, slash));
-    if (slash < number.size()) facts.transport = number.substr(slash + 1);
-  }
+  for (const timeline::BlockDevice& device : facts.file->devices) facts.devices.push_back(device.name);
   if (!facts.devices.empty()) return;
   for (const std::string* path : {&facts.file->path, &facts.file->source}) {
     if (path->rfind("/dev/", 0) != 0) continue;

@@ -28,8 +28,6 @@ struct StorageFacts {
   const timeline::NodeFile* file = nullptr;  ///< What the chain ends in, as the host showed it at the pause.
   bool file_of_node = false;         ///< `file` was matched to the node, not taken for want of another.
   std::vector<std::string> devices;  ///< Kernel names of devices under it, top first: "dm-3", "sda1", "sda".
-  std::vector<std::string> numbers;  ///< Theirs, where they are known: "254:3", "8:1", "8:0".
-  std::string transport;  ///< How a device under it that another machine has is reached: "nbd", "iscsi" …
 
   /// The first failed system call that fits the error: in time, to that file, with that operation and errno.
   const timeline::IoRequest* request = nullptr;

@@ -143,12 +143,19 @@ struct Thread {
   std::string file;  ///< What its system call works on.
 };
 
+/// One of the host's block devices under a file.
+struct BlockDevice {
+  std::string name;       ///< The kernel's: "dm-3", "sda1".
+  std::string number;     ///< "254:3".
+  std::string transport;  ///< How it is reached where another machine has it: "nbd", "iscsi" …; else empty.
+};
+
 struct NodeFile {
   std::uint64_t time_ns = 0;
   trace::NodeFile file{};
   std::string node, path, mount, fs_type, source;
-  std::string devices;  ///< "dm-0=254:0 sda=8:0/iscsi", top first.
-  std::string quotas;   ///< "user:64055:8384512:8388608": kind, id, bytes used, limit.
+  std::vector<BlockDevice> devices;  ///< Top first.
+  std::string quotas;                ///< "user:64055:8384512:8388608": kind, id, bytes used, limit.
 };
 
 struct Pressure {

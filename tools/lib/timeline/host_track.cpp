@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "timeline/host_track.hpp"
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <cstring>
 
+#include "core/text.hpp"
 #include "timeline/json_read.hpp"
 
 namespace vmwhy::timeline {
@@ -82,6 +84,26 @@ const Thread& add_thread(VmTracks& vm, const trace::RecordView& record) {
   return vm.threads.add(std::move(thread));
 }
 
+namespace {
+
+constexpr std::size_t kMostDevices = 256;
+
+// "dm-0=254:0 sda=8:0/iscsi"
+std::vector<BlockDevice> parse_devices(std::string_view text) {
+  std::vector<BlockDevice> out;
+  for (const std::string_view word : split(text, ' ')) {
+    const std::size_t equals = word.find('=');
+    if (equals == 0 || equals == std::string_view::npos || out.size() >= kMostDevices) continue;
+    const std::string_view number = word.substr(equals + 1);
+    const std::size_t slash = std::min(number.find('/'), number.size());
+    out.push_back({std::string(word.substr(0, equals)), std::string(number.substr(0, slash)),
+                   std::string(slash < number.size() ? number.substr(slash + 1) : "")});
+  }
+  return out;
+}
+
+}  // namespace
+
 void add_node_file(VmTracks& vm, const trace::RecordView& record) {
   NodeFile file;
   file.time_ns = record.header.time_ns;
@@ -91,7 +113,7 @@ void add_node_file(VmTracks& vm, const trace::RecordView& record) {
   file.mount = field(record, 2);
   file.fs_type = field(record, 3, 64);
   file.source = field(record, 4);
-  file.devices = field(record, 5);
+  file.devices = parse_devices(field(record, 5));
   file.quotas = field(record, 6);
   vm.files.add(std::move(file));
 }

@@ -250,6 +250,7 @@ void name_file_of_threads(const std::vector<const timeline::Thread*>& waiting, F
   }
   finding.not_proved.push_back({"which file hangs", "every node's file that was tried answered"});
 }
+
 /// The latest look at what a request hangs on.
 const timeline::NodeFile* latest_look(const Case& c, const Finding& finding) {
   const auto* path = finding.details.if_contains("path");
@@ -271,6 +272,11 @@ void blame_connection(const timeline::NodeFile& file, const std::vector<const ti
   finding.summary += fmt::format("; the kernel's {} client lost its server", kernel_client(file));
   finding.details["transport"] = kernel_client(file);
   for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
+  if (!only_remote(file)) {
+    finding.confidence = Confidence::likely;
+    finding.not_proved.push_back(
+        {"that the request waits for that server", "a disk of this host is under the file too"});
+  }
   finding.not_proved.push_back(
       {"why the connection is lost", "the server, and the way to it, were not seen"});
   finding.remedy.emplace_back(
@@ -339,7 +345,7 @@ Opinion judge_hang(const Case& c, bool lost) {
         "mend the storage (server, path, a frozen file system: fsfreeze -u); the VM goes on by itself");
   finding.remedy.push_back("send the VM neither stop nor query-block: each would block its main loop");
   if (oldest == nullptr)
-    finding.not_proved.push_back({"how old the oldest request is", "the block layer was not watched"});
+    finding.not_proved.push_back({"how old the oldest request is", why_no_call_under_way(c)});
   return found(std::move(finding));
 }
 

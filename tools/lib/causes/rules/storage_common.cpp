@@ -135,12 +135,11 @@ bool nospace_below(const Case& c) {
 std::vector<const timeline::KernelLine*> device_lines(const Case& c) {
   std::vector<const timeline::KernelLine*> lines;
   for (const timeline::KernelLine* line : c.kernel_lines(10 * timeline::kSecond, 2 * timeline::kSecond)) {
-    const auto says = [&](const std::string& device) { return contains_word(line->text, device); };
+    const auto named = [&](const std::string& device) { return contains_word(line->text, device); };
     // Device mapper names its devices by their numbers.
-    if (std::any_of(c.storage.devices.begin(), c.storage.devices.end(), says) ||
-        (contains(line->text, "device-mapper") &&
-         std::any_of(c.storage.numbers.begin(), c.storage.numbers.end(), says)))
-      lines.push_back(line);
+    const bool numbered = contains(line->text, "device-mapper") && c.storage.file != nullptr &&
+                          std::ranges::any_of(c.storage.file->devices, named, &timeline::BlockDevice::number);
+    if (numbered || std::ranges::any_of(c.storage.devices, named)) lines.push_back(line);
     if (lines.size() >= 16) break;
   }
   return lines;
@@ -155,9 +154,38 @@ bool network_file_system(const timeline::NodeFile* file) {
 
 std::string kernel_client(const timeline::NodeFile& file) {
   if (network_file_system(&file)) return file.fs_type;
-  const std::size_t slash = file.devices.rfind('/');
-  if (slash == std::string::npos) return {};
-  return file.devices.substr(slash + 1, file.devices.find(' ', slash) - slash - 1);
+  for (const timeline::BlockDevice& device : file.devices)
+    if (!device.transport.empty()) return device.transport;
+  return {};
+}
+
+bool only_remote(const timeline::NodeFile& file) {
+  return std::ranges::none_of(file.devices, [](const timeline::BlockDevice& device) {
+    return device.transport.empty() && !device.name.starts_with("dm-") && !device.name.starts_with("md");
+  });
+}
+
+namespace {
+
+const timeline::SensorState* ledger_sensor(const Case& c) {
+  const auto found = c.timeline.host().sensors.find("bpf");
+  const bool off = found == c.timeline.host().sensors.end() || found->second.state == trace::SensorState::off;
+  return off ? nullptr : &found->second;
+}
+
+}  // namespace
+
+std::string why_no_block_failure(const Case& c) {
+  if (ledger_sensor(c) == nullptr) return "the block layer was not watched";
+  return c.incident.began_before_watch ? "it came before the watch"
+                                       : "the block layer told of no failed request to it";
+}
+
+std::string why_no_call_under_way(const Case& c) {
+  const timeline::SensorState* sensor = ledger_sensor(c);
+  return sensor == nullptr || contains(sensor->detail, "system calls not seen")
+             ? "system calls were not watched"
+             : "none was under way for long enough to be recorded";
 }
 
 std::vector<const timeline::KernelLine*> connection_lines(const Case& c, const timeline::NodeFile& file,
@@ -169,9 +197,8 @@ std::vector<const timeline::KernelLine*> connection_lines(const Case& c, const t
   std::vector<std::string> names;
   if (network_file_system(&file))
     names.push_back("server " + file.source.substr(0, file.source.rfind(":/")) + " ");
-  for (const std::string_view device : split(file.devices, ' '))
-    if (device.find('/') != std::string_view::npos)
-      names.push_back(std::string(device.substr(0, device.find('='))) + ":");
+  for (const timeline::BlockDevice& device : file.devices)
+    if (!device.transport.empty()) names.push_back(device.name + ":");
   std::vector<const timeline::KernelLine*> lines;
   for (const timeline::KernelLine& line : c.timeline.host().kernel) {
     if (line.time_ns < from || line.time_ns > until || lines.size() >= 8) continue;

@@ -36,6 +36,12 @@ std::vector<const timeline::KernelLine*> connection_lines(const Case& c, const t
                                                           std::uint64_t from, std::uint64_t until);
 /// "nbd", "iscsi", "nfs4"; empty: the file lies on this host.
 std::string kernel_client(const timeline::NodeFile& file);
+/// No disk of this host is under the file, or beside the other machine's (a mirror).
+bool only_remote(const timeline::NodeFile& file);
+/// Why no failed request of the block layer stands in evidence, as a clause.
+std::string why_no_block_failure(const Case& c);
+/// Likewise no system call that is under way.
+std::string why_no_call_under_way(const Case& c);
 /// What became of the monitor's connection in the incident: replies that are overdue, and others.
 void add_monitor_evidence(const Case& c, Finding& finding);
 /// How it stood with a connection to a storage server.

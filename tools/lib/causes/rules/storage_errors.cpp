@@ -44,9 +44,21 @@ std::vector<const timeline::KernelLine*> lines_that(const Case& c, bool (*says)(
   return lines;
 }
 
+/// Another machine's, as far as /sys tells.
+bool is_remote(const timeline::NodeFile& file, std::string_view disk) {
+  return std::ranges::any_of(file.devices, [&](const timeline::BlockDevice& device) {
+    return device.name == disk && !device.transport.empty();
+  });
+}
+
+/// A disk of this host was the first to fail, as under a mirror of it and another machine's.
+bool failed_here(const StorageFacts& s) {
+  return s.file != nullptr && s.block != nullptr && !is_remote(*s.file, s.block->disk);
+}
+
 /// The kernel's own client lost its server, shortly before or after the error.
 std::vector<const timeline::KernelLine*> lost_lines(const Case& c) {
-  if (c.storage.file == nullptr) return {};
+  if (c.storage.file == nullptr || failed_here(c.storage)) return {};
   return connection_lines(c, *c.storage.file, c.begin - std::min(c.begin, 10 * timeline::kSecond),
                           c.begin + 2 * timeline::kSecond);
 }
@@ -69,7 +81,7 @@ bool answered_with_io_error(const Case& c) {
   }
   if (s.request->is(trace::IoOperation::discard) || s.request->is(trace::IoOperation::zeroes)) return false;
   return !device_dead(c) && !device_replaced(c) && !nospace_below(c) && s.network_driver().empty() &&
-         s.transport.empty() && !network_file_system(s.file) && lines_that(c, says_corruption).empty();
+         (s.file == nullptr || kernel_client(*s.file).empty()) && lines_that(c, says_corruption).empty();
 }
 
 }  // namespace
@@ -108,15 +120,15 @@ Opinion judge_storage_io_error(const Case& c) {
   if (s.known_error() == EFBIG)
     finding.summary += " (EFBIG: above QEMU's file-size limit, or the file system's largest file)";
   for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
-  if (!s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
+  if (s.block == nullptr && !s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
   if (!below && s.request != nullptr && s.known_error() != EFBIG)
     finding.not_proved.push_back(
         {"which layer below the system call failed first",
          "neither the kernel log nor the block layer names a device under the node"});
   if (!below && s.request == nullptr)
-    finding.not_proved.push_back({"which layer failed first",
-                                  "the kernel log names no device under the node, and the "
-                                  "block layer was not watched"});
+    finding.not_proved.push_back(
+        {"which layer failed first",
+         "the kernel log names no device under the node, and " + why_no_block_failure(c)});
   if (s.error == nullptr)
     finding.not_proved.push_back({"what the error was",
                                   "no BLOCK_IO_ERROR was seen; query-block's io-status may name an "
@@ -220,9 +232,8 @@ Opinion judge_storage_network(const Case& c) {
   const StorageFacts& s = c.storage;
   if (!c.is_storage_error() || s.error == nullptr || s.nospace) return nothing();
   const std::string driver(s.network_driver());
-  const bool mounted = network_file_system(s.file);
-  if (driver.empty() && !mounted && s.transport.empty()) return nothing();
-  const std::string what = !driver.empty() ? driver : mounted ? s.file->fs_type : s.transport;
+  const std::string what = !driver.empty() ? driver : s.file != nullptr ? kernel_client(*s.file) : "";
+  if (what.empty() || failed_here(s)) return nothing();
   const auto lines = driver.empty() ? lost_lines(c) : std::vector<const timeline::KernelLine*>{};
   Finding finding =
       storage_finding(c, !lines.empty() && s.file_of_node ? Confidence::proven : Confidence::likely);

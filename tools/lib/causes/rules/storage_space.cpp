@@ -13,7 +13,6 @@
 
 #include "causes/rules/rules.hpp"
 #include "causes/rules/storage_common.hpp"
-#include "causes/rules/threads.hpp"
 #include "core/text.hpp"
 #include "timeline/windows.hpp"
 
@@ -193,7 +192,7 @@ Opinion judge_storage_device_gone(const Case& c) {
     finding.not_proved.push_back({"that QEMU's own device is dead", "no descriptor of it was found"});
   if (!device_dead(c))
     finding.not_proved.push_back(
-        {"that the old device refused the request", "it is still there; the block layer was not watched"});
+        {"that the old device refused the request", "it is still there; " + why_no_block_failure(c)});
   if (!looked_at_the_time(c))
     finding.not_proved.push_back({"that it was gone when the request failed", "it was looked at later"});
   finding.remedy.push_back(
@@ -216,20 +215,24 @@ std::uint64_t number(std::string_view text) {
   return out;
 }
 
-/// The quota of the file that has no room for the request, as it was at the look; nothing: none had, or none
-/// is known.
+/// The quota of the file that has no room for the request, as it was at the look: of several the one with the
+/// least. Nothing: all had room, or none is known.
 std::optional<Quota> used_up_quota(const Case& c) {
   const StorageFacts& s = c.storage;
   if (s.file == nullptr) return std::nullopt;
   const bool known = s.request != nullptr && s.request->io.length != UINT64_MAX;
-  const std::uint64_t needed = std::max(kNoRoom, known ? s.request->io.length : 0);
+  std::uint64_t room = std::max(kNoRoom, known ? s.request->io.length : 0);
+  std::optional<Quota> out;
   for (const std::string_view text : split(s.file->quotas, ' ')) {
     const auto parts = split(text, ':');
     if (parts.size() != 4) continue;
-    const Quota quota{std::string(parts[0]), number(parts[1]), number(parts[2]), number(parts[3])};
-    if (quota.limit != 0 && quota.limit < saturated(quota.used, needed)) return quota;
+    Quota quota{std::string(parts[0]), number(parts[1]), number(parts[2]), number(parts[3])};
+    const std::uint64_t left = quota.limit - std::min(quota.limit, quota.used);
+    if (quota.limit == 0 || left >= room) continue;
+    room = left;
+    out = std::move(quota);
   }
-  return std::nullopt;
+  return out;
 }
 
 void add_quota(const Case& c, const Quota& quota, Finding& finding) {
@@ -307,7 +310,7 @@ Opinion judge_storage_thin_full(const Case& c) {
       "{} failed: what backs the device {} has no space (thin pool, or the file of a loop "
       "device)",
       request_text(c), s.devices.empty() ? "under it" : s.devices.front());
-  if (!s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
+  if (s.block == nullptr && !s.devices.empty()) finding.details["kernel_device"] = s.devices.front();
   if (line != nullptr)
     finding.evidence.push_back(kernel_evidence(*line));
   else if (!seen)
