@@ -14,9 +14,9 @@ enum {
   QEMU_CALLS_CHUNKS = 16, /* Of the stack, beginning at the stack pointer. */
 };
 
-/* The cookie of an attached function: its number, and what to take along. */
+/* The cookie of a breakpoint: its number, and what to take along. */
 enum qemu_calls_cookie {
-  QEMU_CALLS_FUNCTION = 0xff,
+  QEMU_CALLS_PLACE = 0xff,
   QEMU_CALLS_WITH_STACK = 0x100,
   QEMU_CALLS_WITH_STRINGS = 0x200, /* What the first arguments point to. */
 };
@@ -30,10 +30,10 @@ enum qemu_calls_stat {
 
 /* What travels through the ring. `stack_bytes` of the stack stand behind it. */
 struct qemu_calls_event {
-  __u64 time_ns; /* When the function was entered. */
+  __u64 time_ns; /* When the function was entered, or a static probe passed. */
   __u32 tgid;
   __u32 tid;
-  __u32 function;    /* The number of the cookie. */
+  __u32 place;       /* The number of the cookie. */
   __u32 stack_bytes; /* From the stack pointer upwards; 0: not asked for, or not readable. */
   __u64 arguments[QEMU_CALLS_ARGUMENTS];
   __u64 registers[QEMU_CALLS_REGISTERS]; /* x86-64: the 16 and the instruction pointer; arm64: x0 to x30, sp,

@@ -2,7 +2,7 @@
 /* Which of QEMU's own functions ran: those that stop the VM, set its run state or see an error. They run
  * rarely, so each call is told, with its arguments and, where that was asked for, registers and stack: QEMU
  * is built without frame pointers, and user space unwinds by .eh_frame. One program for all of them: the
- * cookie says which function it is attached to. */
+ * cookie says where it is attached. */
 
 #include <linux/ptrace.h>
 
@@ -46,7 +46,7 @@ static __always_inline void fill(struct pt_regs* ctx, struct qemu_calls_event* e
   event->time_ns = bpf_ktime_get_boot_ns();
   event->tgid = me >> 32;
   event->tid = me;
-  event->function = cookie & QEMU_CALLS_FUNCTION;
+  event->place = cookie & QEMU_CALLS_PLACE;
   event->stack_bytes = 0;
   __builtin_memset(event->registers, 0, sizeof(event->registers));
   __builtin_memset(event->strings, 0, sizeof(event->strings));

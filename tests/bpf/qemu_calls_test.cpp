@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/sdt.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
+#include <stdexcept>
 #include <vector>
 
 #include "bpf/load/qemu_calls.hpp"
@@ -16,6 +18,7 @@
 #include "bpf/load/uprobes.hpp"
 #include "core/unique_fd.hpp"
 #include "sym/executable.hpp"
+#include "sym/unwind.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/wait.hpp"
 
@@ -28,12 +31,23 @@ __attribute__((noinline)) int followed_two(int number) {
   asm volatile("" ::"r"(number));
   return number + 2;
 }
+__attribute__((noinline)) int followed_inside(int number, const char* text) {
+  volatile int on_stack = number + 5;
+  DTRACE_PROBE3(qemu_calls_test, inside, number, text, on_stack);
+  return followed_two(on_stack);  // A function that calls none may keep its variables below the stack.
+}
 }
 
 namespace vmwhy::test {
 namespace {
 
 using What = bpf::Uprobes::News::What;
+
+#if defined(__x86_64__)
+constexpr std::size_t kSp = 7;
+#else
+constexpr std::size_t kSp = 31;
+#endif
 
 class QemuCallsProbe : public ::testing::Test {
  protected:
@@ -62,11 +76,13 @@ class QemuCallsProbe : public ::testing::Test {
     return self_->file_offset(self_->find(name)->address).value();
   }
   std::unique_ptr<bpf::Uprobes> start(std::uint64_t flags_of_one = 0) {
-    auto uprobes =
+    return only(
         bpf::Uprobes::start(probe_->program_fd(), "/proc/self/exe",
-                            {{offset_of("followed_one"), 1 | flags_of_one}, {offset_of("followed_two"), 2}});
-    EXPECT_TRUE(uprobes) << to_string(uprobes.error());
-    return uprobes ? std::move(*uprobes) : nullptr;
+                            {{offset_of("followed_one"), 1 | flags_of_one}, {offset_of("followed_two"), 2}}));
+  }
+  static std::unique_ptr<bpf::Uprobes> only(bpf::Result<std::unique_ptr<bpf::Uprobes>> uprobes) {
+    if (!uprobes) throw std::runtime_error(to_string(uprobes.error()));
+    return std::move(*uprobes);
   }
   // What became of it. Another process of this suite may be stuck for a moment, on purpose.
   static auto settled(bpf::Uprobes& uprobes) {
@@ -102,17 +118,44 @@ TEST_F(QemuCallsProbe, TellsFunctionThreadAndArguments) {
   EXPECT_EQ(followed_two(40), 42);
   reader_->drain();
   ASSERT_EQ(seen_.size(), 2U);
-  EXPECT_EQ(seen_[0].event.function, 1U);
+  EXPECT_EQ(seen_[0].event.place, 1U);
   EXPECT_EQ(seen_[0].event.tgid, static_cast<std::uint32_t>(::getpid()));
   EXPECT_EQ(seen_[0].event.tid, static_cast<std::uint32_t>(::gettid()));
   EXPECT_EQ(static_cast<int>(seen_[0].event.arguments[0]), 41);
   EXPECT_STREQ(seen_[0].event.strings[0], "");
   EXPECT_STREQ(seen_[0].event.strings[1], "a name");
   EXPECT_STREQ(seen_[0].event.strings[2], "");
-  EXPECT_EQ(seen_[1].event.function, 2U);
+  EXPECT_EQ(seen_[1].event.place, 2U);
   EXPECT_LT(seen_[0].event.time_ns, seen_[1].event.time_ns);
   EXPECT_EQ(probe_->losses().calls, 2U);
   EXPECT_EQ(probe_->losses().lost, 0U);
+}
+
+TEST_F(QemuCallsProbe, TellsTheArgumentsOfAStaticProbe) {
+  const auto probes = self_->static_probes("qemu_calls_test");
+  ASSERT_EQ(probes.size(), 1U);
+  uprobes_ =
+      only(bpf::Uprobes::start(probe_->program_fd(), "/proc/self/exe",
+                               {{self_->file_offset(probes[0].address).value(), 3 | QEMU_CALLS_WITH_STACK}}));
+  const auto news = settled(*uprobes_);
+  ASSERT_TRUE(news && news->what == What::attached);
+  ASSERT_TRUE(probe_->watch(static_cast<std::uint32_t>(::getpid())));
+  const char* text = "a name";
+  EXPECT_EQ(followed_inside(-37, text), -30);
+  reader_->drain();
+  ASSERT_EQ(seen_.size(), 1U);
+  EXPECT_EQ(seen_[0].event.place, 3U);
+  std::vector<std::uint64_t> registers(std::begin(seen_[0].event.registers),
+                                       std::end(seen_[0].event.registers));
+  sym::Snapshot snapshot;
+  snapshot.sp = registers[kSp];
+  snapshot.registers = registers;
+  snapshot.stack = seen_[0].stack;
+  const auto& where = probes[0].arguments;
+  ASSERT_EQ(where.size(), 3U);
+  EXPECT_EQ(sym::value_of(where[0], snapshot), static_cast<std::uint64_t>(-37));
+  EXPECT_EQ(sym::value_of(where[1], snapshot), reinterpret_cast<std::uint64_t>(text));
+  EXPECT_EQ(sym::value_of(where[2], snapshot), static_cast<std::uint64_t>(-32));
 }
 
 TEST_F(QemuCallsProbe, TakesTheStackAlong) {

@@ -9,6 +9,7 @@
 
 #include "qemu/functions.hpp"
 #include "qemu_calls_run.hpp"
+#include "sym/executable.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/elf_edit.hpp"
 #include "tests/support/qemu.hpp"
@@ -119,6 +120,30 @@ TEST_F(QemuBinary, WithoutNamesIsNotFollowedAndNothingIsMadeOfThat) {
   EXPECT_FALSE(has_evidence(incident, "uprobe", ""));
   other.hmp.type("stop");
   EXPECT_TRUE(is_verdict(watch.incident("pause", other.name()), "operator-stop", "proven"));
+  watch.finish();
+}
+
+TEST_F(QemuBinary, WithoutNamesIsFollowedByItsStaticProbes) {
+  // What the assembler would write of runstate_set's event, were it at the function's beginning.
+#if defined(__x86_64__)
+  const std::string arguments = "-4@current_run_state(%rip) 8@$0 -4@%edi 8@$0";
+#else
+  const std::string arguments = "-4@0 8@0 -4@w0 8@0";
+#endif
+  const auto original = sym::Executable::open(installed_);
+  ASSERT_TRUE(original);
+  const auto* function = (*original)->find("runstate_set");
+  ASSERT_NE(function, nullptr);
+  add_static_probe(copy_, "runstate_set", function->address, arguments);
+  ASSERT_GT(take_names(copy_, is_followed), 15u);
+  CopiedQemu qemu(dir_, "marked", {copy_});
+  Watcher watch(dir_, {"-p", qemu.pid()}, "watching " + qemu.name());
+  ASSERT_TRUE(wait_in_trace(watch, "; by its static probes runstate_set; it has no vm_stop, "));
+  ASSERT_TRUE(follows_calls(watch));
+  qemu.hmp.type("stop");
+  const auto incident = watch.incident("pause", qemu.name());
+  EXPECT_TRUE(is_verdict(incident, "operator-stop", "proven"));
+  EXPECT_TRUE(has_evidence(incident, "uprobe", "runstate_set(paused)"));
   watch.finish();
 }
 

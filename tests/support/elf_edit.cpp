@@ -3,10 +3,12 @@
 
 #include <elf.h>
 
+#include <array>
 #include <cstring>
 #include <fstream>
 #include <stdexcept>
 
+#include "child_process.hpp"
 #include "temp_dir.hpp"
 
 namespace vmwhy::test {
@@ -47,6 +49,21 @@ std::size_t take_names(const std::string& path, const std::function<bool(std::st
   }
   std::ofstream(path, std::ios::binary) << file;
   return taken;
+}
+
+void add_static_probe(const std::string& path, const std::string& name, std::uint64_t address,
+                      const std::string& arguments) {
+  const auto bytes_of = [](const auto& value) {
+    return std::string(reinterpret_cast<const char*>(&value), sizeof(value));
+  };
+  std::string body = bytes_of(std::array<std::uint64_t, 3>{address, 0, 0});
+  for (const std::string& text : {std::string("qemu"), name, arguments}) body.append(text).push_back('\0');
+  const Elf64_Nhdr header{8, static_cast<Elf64_Word>(body.size()), 3};
+  body.resize((body.size() + 3) / 4 * 4);
+  const TempDir dir;
+  dir.write("note", bytes_of(header) + std::string("stapsdt\0", 8) + body);
+  const Output output = run_program({"objcopy", "--add-section", ".note.stapsdt=" + (dir / "note"), path});
+  if (output.status.code != 0) throw std::runtime_error(output.err);
 }
 
 }  // namespace vmwhy::test

@@ -2,6 +2,7 @@
 // Functions, tables and callers of an executable: this one.
 
 #include <gtest/gtest.h>
+#include <sys/sdt.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -63,6 +64,10 @@ __attribute__((noinline)) int caller_one(TakenSnapshot* out) {
 __attribute__((noinline)) int caller_two(TakenSnapshot* out) {
   return caller_one(out) + 1;
 }
+__attribute__((noinline)) void marked(int number, const char* text) {
+  DTRACE_PROBE3(orchard, fruit_picked, number, text, 7);
+  asm volatile("" ::"r"(number), "r"(text));
+}
 }
 
 namespace vmwhy::test {
@@ -112,6 +117,34 @@ TEST(Executable, ReadsTheNamesOfAnEnum) {
   EXPECT_TRUE(self->qapi_enum("Vegetable").empty());
 }
 
+TEST(Executable, FindsItsStaticProbes) {
+  const auto self = open_self();
+  ASSERT_NE(self, nullptr);
+  const auto probes = self->static_probes("orchard");
+  ASSERT_EQ(probes.size(), 1U);
+  EXPECT_EQ(probes[0].name, "fruit_picked");
+  const auto* function = self->at(probes[0].address);
+  ASSERT_NE(function, nullptr);
+  EXPECT_EQ(function->name, "marked");
+  ASSERT_EQ(probes[0].arguments.size(), 3U);
+  using Where = sym::ProbeArgument::Where;
+  EXPECT_NE(probes[0].arguments[0].where, Where::unknown);
+  EXPECT_EQ(probes[0].arguments[0].bytes, -4);
+  EXPECT_NE(probes[0].arguments[1].where, Where::unknown);
+  EXPECT_EQ(probes[0].arguments[2].where, Where::constant);
+  EXPECT_EQ(probes[0].arguments[2].number, 7);
+  EXPECT_TRUE(self->static_probes("meadow").empty());
+}
+
+TEST(Executable, TellsWhatStringIsThere) {
+  const auto self = open_self();
+  ASSERT_NE(self, nullptr);
+  const std::uint64_t bias = reinterpret_cast<std::uint64_t>(&caller_two) - self->find("caller_two")->address;
+  EXPECT_EQ(self->string_at(reinterpret_cast<std::uint64_t>(fruit_names[1]) - bias, 64), "pear");
+  EXPECT_EQ(self->string_at(reinterpret_cast<std::uint64_t>(fruit_names[0]) - bias, 3), "app");
+  EXPECT_EQ(self->string_at(~0ULL - 8, 64), "");
+}
+
 TEST(Executable, RefusesWhatIsNone) {
   const TempDir dir;
   const auto missing = sym::Executable::open(dir / "missing");
@@ -129,6 +162,7 @@ TEST(Executable, SurvivesAFileThatIsCut) {
     dir.write("cut", whole.substr(0, length));
     if (auto cut = sym::Executable::open(dir / "cut")) {
       (*cut)->qapi_enum("RunState");
+      (*cut)->static_probes("libc");
       (*cut)->name(0x4000);
     }
   }
@@ -143,6 +177,7 @@ TEST(Executable, SurvivesAFileWhoseHeadersLie) {
     dir.write("broken", broken);
     if (auto opened = sym::Executable::open(dir / "broken")) {
       (*opened)->qapi_enum("RunState");
+      (*opened)->static_probes("libc");
       (*opened)->file_offset(0x4000);
     }
   }

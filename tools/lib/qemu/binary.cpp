@@ -9,12 +9,18 @@
 #include <array>
 
 #include "core/text.hpp"
-#include "sym/unwind.hpp"
 
 namespace vmwhy::qemu {
 namespace {
 
 using What = bpf::Uprobes::News::What;
+
+constexpr std::size_t kLongestText = 64;
+#if defined(__x86_64__)
+constexpr std::size_t kPc = 16, kSp = 7;
+#else
+constexpr std::size_t kPc = 32, kSp = 31;
+#endif
 
 std::string name_of(const std::vector<std::string>& names, std::uint64_t argument) {
   // An int: what stands in the upper half of the register means nothing.
@@ -43,21 +49,27 @@ Result<std::unique_ptr<Binary>> Binary::open(boost::asio::io_context& io, int pr
   auto executable = sym::Executable::open(path);
   if (!executable) return executable.error();
   std::unique_ptr<Binary> out(new Binary(io, std::move(*executable), std::move(on_sensor)));
+  const auto probes = out->executable_->static_probes("qemu");
   std::vector<bpf::UprobePlace> places;
-  for (std::size_t i = 0; i < functions().size(); ++i) {
-    const Function& function = functions()[i];
-    const auto* symbol = out->executable_->find(function.name);
-    const auto offset = symbol != nullptr ? out->executable_->file_offset(symbol->address) : std::nullopt;
-    (offset ? out->found_ : out->missing_).emplace_back(function.name);
-    if (!offset) continue;
-    std::uint64_t cookie = i;
-    if (function.with_stack) cookie |= QEMU_CALLS_WITH_STACK;
-    if (function.sense == Sense::block_names) cookie |= QEMU_CALLS_WITH_STRINGS;
-    places.push_back({*offset, cookie});
+  for (const Function& function : functions()) {
+    const std::size_t before = places.size();
+    for (Place& place : out->places_of(function, probes)) {
+      const auto offset = out->executable_->file_offset(place.address);
+      std::uint64_t cookie = out->places_.size();
+      if (!offset || cookie > QEMU_CALLS_PLACE) continue;
+      if (function.with_stack || place.where) cookie |= QEMU_CALLS_WITH_STACK;
+      if (place.sense == Sense::block_names) cookie |= QEMU_CALLS_WITH_STRINGS;
+      places.push_back({*offset, cookie});
+      out->places_.push_back(std::move(place));
+    }
+    if (places.size() == before)
+      out->missing_.push_back(function.name);
+    else
+      (out->places_.back().where ? out->by_event_ : out->found_).push_back(function.name);
   }
   if (places.empty())
     return system_failure(ENOENT, out->path() + " names none of the functions that are looked for",
-                          "a QEMU built with modules, or its debug symbols");
+                          "a QEMU built with modules or static probes, or its debug symbols");
   auto uprobes = bpf::Uprobes::start(program_fd, path, places);
   if (!uprobes) return Failure{uprobes.error().code, uprobes.error().context, uprobes.error().remedy};
   out->uprobes_ = std::move(*uprobes);
@@ -66,9 +78,23 @@ Result<std::unique_ptr<Binary>> Binary::open(boost::asio::io_context& io, int pr
   return out;
 }
 
+std::vector<Binary::Place> Binary::places_of(const Function& function,
+                                             const std::vector<sym::StaticProbe>& probes) const {
+  std::vector<Place> out;
+  if (const auto* symbol = executable_->find(function.name); symbol != nullptr)
+    return {{&function, function.sense, symbol->address, std::nullopt}};
+  if (!function.event) return out;
+  for (const sym::StaticProbe& probe : probes)
+    if (probe.name == function.name)
+      out.push_back({&function, *function.event, probe.address, probe.arguments});
+  return out;
+}
+
 std::string Binary::what_is_found() const {
-  std::string text = fmt::format("{} of {} functions of {} (build id {})", found_.size(), functions().size(),
-                                 path(), executable_->build_id().empty() ? "none" : executable_->build_id());
+  std::string text = fmt::format("{} of {} functions of {} (build id {})", found_.size() + by_event_.size(),
+                                 functions().size(), path(),
+                                 executable_->build_id().empty() ? "none" : executable_->build_id());
+  if (!by_event_.empty()) text += fmt::format("; by its static probes {}", fmt::join(by_event_, ", "));
   if (!missing_.empty()) text += fmt::format("; it has no {}", fmt::join(missing_, ", "));
   if (run_states_.empty()) text += "; its run states are numbers";
   return text;
@@ -78,7 +104,7 @@ void Binary::read_news() {
   const auto wake = [this, alive = std::weak_ptr(alive_)](const boost::system::error_code& error) {
     if (error || alive.expired()) return;
     while (const auto news = uprobes_->read()) {
-      if (news->what == What::attached && news->value < found_.size())
+      if (news->what == What::attached && news->value < places_.size())
         on_sensor_({"qemu", trace::SensorState::partial, news->error,
                     fmt::format("only {} of what was found is followed: {}", news->value, what_is_found()),
                     ""});
@@ -107,9 +133,12 @@ void Binary::read_news() {
   news_.async_wait(boost::asio::posix::stream_descriptor::wait_read, wake);
 }
 
-std::string Binary::value_of(const qemu_calls_event& event, Sense sense) const {
-  const auto& argument = event.arguments;
-  switch (sense) {
+std::string Binary::value_of(const Place& place, const Call& call, std::uint64_t bias) const {
+  const auto& argument = call.arguments;
+  const auto text_at = [&](std::uint64_t address) {
+    return printable(executable_->string_at(address - bias, kLongestText));
+  };
+  switch (place.sense) {
     case Sense::run_state:
       return name_of(run_states_, argument[0]);
     case Sense::shutdown_cause:
@@ -119,6 +148,12 @@ std::string Binary::value_of(const qemu_calls_event& event, Sense sense) const {
     case Sense::block_error:
       return name_of(error_actions_, argument[1]) + ((argument[2] & 1) != 0 ? ", read, " : ", write, ") +
              errno_name(argument[3]);
+    case Sense::new_run_state: {
+      std::string name = text_at(argument[3]);
+      return name.empty() ? name_of(run_states_, argument[2]) : name;
+    }
+    case Sense::text:
+      return text_at(argument[0]);
     case Sense::none:
     case Sense::block_names:
       break;
@@ -126,24 +161,10 @@ std::string Binary::value_of(const qemu_calls_event& event, Sense sense) const {
   return {};
 }
 
-std::string Binary::callers_of(const qemu_calls_event& event, const std::byte* stack) const {
-#if defined(__x86_64__)
-  constexpr std::size_t kPc = 16, kSp = 7;
-#else
-  constexpr std::size_t kPc = 32, kSp = 31;
-#endif
-  // The breakpoint is at the function's first instruction: that tells where the executable lies.
-  const auto* function = executable_->find(functions()[event.function].name);
-  if (function == nullptr || event.stack_bytes == 0) return {};
-  sym::Snapshot snapshot;
-  snapshot.pc = event.registers[kPc];
-  snapshot.sp = event.registers[kSp];
-  std::array<std::uint64_t, kPc> registers;
-  std::copy_n(event.registers, kPc, registers.begin());
-  snapshot.registers = registers;
-  snapshot.stack = {stack, event.stack_bytes};
+std::string Binary::callers_of(const sym::Snapshot& snapshot, std::uint64_t bias) const {
   std::string out;
-  const auto frames = sym::unwind(*executable_, snapshot.pc - function->address, snapshot);
+  if (snapshot.stack.empty()) return out;
+  const auto frames = sym::unwind(*executable_, bias, snapshot);
   for (std::size_t i = 1; i < frames.size(); ++i) {
     if (!out.empty()) out += '\n';
     // Where it goes on stands behind the call: which may be another function's first instruction.
@@ -155,11 +176,24 @@ std::string Binary::callers_of(const qemu_calls_event& event, const std::byte* s
 }
 
 bool Binary::describe(const qemu_calls_event& event, const std::byte* stack, Call& out) const {
-  if (event.function >= functions().size()) return false;
-  const Function& function = functions()[event.function];
-  out.function = function.name;
-  out.value = value_of(event, function.sense);
-  out.callers = callers_of(event, stack);
+  if (event.place >= places_.size()) return false;
+  const Place& place = places_[event.place];
+  sym::Snapshot snapshot;
+  snapshot.pc = event.registers[kPc];
+  snapshot.sp = event.registers[kSp];
+  std::array<std::uint64_t, kPc> registers;
+  std::copy_n(event.registers, kPc, registers.begin());
+  snapshot.registers = registers;
+  snapshot.stack = {stack, event.stack_bytes};
+  // The breakpoint is at a place that is known: that tells where the executable lies.
+  const std::uint64_t bias = snapshot.pc - place.address;
+  out.function = place.function->name;
+  std::copy(std::begin(event.arguments), std::end(event.arguments), out.arguments.begin());
+  if (place.where)
+    for (std::size_t i = 0; i < out.arguments.size(); ++i)
+      out.arguments[i] = i < place.where->size() ? sym::value_of((*place.where)[i], snapshot).value_or(0) : 0;
+  out.value = value_of(place, out, bias);
+  if (place.function->with_stack) out.callers = callers_of(snapshot, bias);
   for (const auto& text : event.strings) {
     const std::string_view whole(text, ::strnlen(text, sizeof(text)));
     // A number that happens to be an address is no name.

@@ -115,7 +115,7 @@ void Calls::take(const void* data, std::size_t bytes) {
       !found->second.of->binary->describe(event, static_cast<const std::byte*>(data) + sizeof(event), call))
     return;
   trace::QemuCall out{};
-  std::copy(std::begin(event.arguments), std::end(event.arguments), std::begin(out.arguments));
+  std::copy(call.arguments.begin(), call.arguments.end(), std::begin(out.arguments));
   out.pid = event.tgid;
   out.tid = event.tid;
   recorder_->add(

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -20,6 +21,7 @@ constexpr std::size_t kLongestName = 64;
 constexpr std::size_t kLongestFunction = 120;
 /// Of arm64.
 constexpr std::uint64_t kLargestPage = 65536;
+constexpr GElf_Word kStaticProbe = 3;
 
 std::string base_name(const std::string& path) {
   const std::size_t slash = path.rfind('/');
@@ -61,6 +63,18 @@ std::string read_build_id(Elf* elf) {
     if (note.n_descsz > 64 || !out.empty()) return;
     for (std::size_t i = 0; i < note.n_descsz; ++i)
       out += fmt::format("{:02x}", static_cast<unsigned char>(body[i]));
+  });
+  return out;
+}
+
+/// Nothing where there is no such section.
+std::optional<std::uint64_t> section_address(Elf* elf, std::string_view wanted) {
+  std::size_t names = 0;
+  std::optional<std::uint64_t> out;
+  if (elf_getshdrstrndx(elf, &names) != 0) return out;
+  each_section(elf, SHT_PROGBITS, [&](Elf_Scn*, const GElf_Shdr& header) {
+    const char* name = elf_strptr(elf, names, header.sh_name);
+    if (name != nullptr && name == wanted) out = header.sh_addr;
   });
   return out;
 }
@@ -245,9 +259,40 @@ std::vector<std::string> Executable::qapi_enum(std::string_view name) {
   for (std::uint64_t i = 0; i < std::min(count, kMostValues); ++i) {
     const auto text = pointer_at(*array + 8 * i);
     if (!text) return {};
-    const std::string_view bytes = bytes_at(*text, kLongestName);
-    out.emplace_back(bytes.substr(0, bytes.find('\0')));
+    out.push_back(string_at(*text, kLongestName));
   }
+  return out;
+}
+
+std::string Executable::string_at(std::uint64_t address, std::size_t most) const {
+  const std::string_view bytes = bytes_at(address, most);
+  return std::string(bytes.substr(0, bytes.find('\0')));
+}
+
+/// A note has three addresses (of the no-op, of .stapsdt.base, of a counter of listeners), then three
+/// strings.
+std::vector<StaticProbe> Executable::static_probes(std::string_view provider) const {
+  std::vector<StaticProbe> out;
+  // Prelinking moves it as it moves the code, but not what notes say.
+  const auto base = section_address(elf_, ".stapsdt.base");
+  each_note(elf_, [&](const GElf_Nhdr& note, const char* owner, const char* body) {
+    if (note.n_type != kStaticProbe || note.n_namesz != 8 || std::memcmp(owner, "stapsdt", 8) != 0) return;
+    std::array<std::uint64_t, 3> addresses;
+    if (note.n_descsz < sizeof(addresses)) return;
+    std::memcpy(addresses.data(), body, sizeof(addresses));
+    std::string_view text(body + sizeof(addresses), note.n_descsz - sizeof(addresses));
+    const auto take = [&text] {
+      const std::string_view word = text.substr(0, text.find('\0'));
+      text.remove_prefix(std::min(text.size(), word.size() + 1));
+      return word;
+    };
+    if (take() != provider) return;
+    StaticProbe probe;
+    probe.name = take();
+    probe.arguments = parse_probe_arguments(take());
+    probe.address = addresses[0] + (base && addresses[1] != 0 ? *base - addresses[1] : 0);
+    out.push_back(std::move(probe));
+  });
   return out;
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/failure.hpp"
+#include "sym/static_probe.hpp"
 
 struct Elf;
 
@@ -50,6 +51,10 @@ class Executable {
   /// Names of the values of QAPI's enum `name` ("RunState"), as the table NAME_lookup of this build has them.
   /// Empty where there is none.
   std::vector<std::string> qapi_enum(std::string_view name);
+  /// The static probes that `provider` ("qemu") marked: each place has its own, also where code was inlined.
+  std::vector<StaticProbe> static_probes(std::string_view provider) const;
+  /// The string that the file has at that address, at most so many bytes of it; "" where it has nothing.
+  std::string string_at(std::uint64_t address, std::size_t most) const;
   /// In hexadecimal digits; "" without one.
   const std::string& build_id() const { return build_id_; }
   const std::string& path() const { return path_; }
