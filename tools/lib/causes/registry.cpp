@@ -22,6 +22,7 @@ std::span<const Rule> rules() {
       {"storage-hang", 35, judge_server_silent},
       {"storage-network", 35, judge_server_unreachable},
       {"storage-network", 36, judge_kernel_client_lost},
+      {"storage-thin-full", 36, judge_pool_queues},
       {"storage-slow", 20, judge_storage_slow},
       {"storage-network", 25, judge_network_slow},
       {"qemu-io-stall", 30, judge_qemu_io_stall},

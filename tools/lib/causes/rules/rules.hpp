@@ -54,6 +54,7 @@ Opinion judge_pause_loop(const Case& c);
 // stalls.cpp
 Opinion judge_storage_hang(const Case& c);
 Opinion judge_kernel_client_lost(const Case& c);
+Opinion judge_pool_queues(const Case& c);
 Opinion judge_qemu_main_loop_blocked(const Case& c);
 Opinion judge_host_frozen(const Case& c);
 Opinion judge_monitor_lost(const Case& c);

@@ -15,45 +15,11 @@ namespace {
 
 constexpr unsigned kQmpReasons = timeline::kNoReply | timeline::kNoGreeting;
 
-char letter(const timeline::Thread& thread) {
-  return static_cast<char>(thread.state.state);
-}
-
-bool waits_for_storage(const timeline::Thread& thread) {
-  return in_storage(thread.wchan) || in_storage(thread.stack);
-}
-
-bool refrigerated(const timeline::Thread& thread) {
-  return contains(thread.wchan, "refrigerator") || contains(thread.stack, "__refrigerator");
-}
-
-/// Threads as they were seen in the incident, each once, its first look.
-std::vector<const timeline::Thread*> threads_of(const Case& c) {
-  std::vector<const timeline::Thread*> threads;
-  for (const timeline::Thread& thread : c.vm.threads) {
-    if (thread.time_ns + timeline::kSecond < c.begin || thread.time_ns > c.until + timeline::kSecond)
-      continue;
-    const bool known = std::any_of(threads.begin(), threads.end(), [&](const timeline::Thread* other) {
-      return other->state.tid == thread.state.tid;
-    });
-    if (!known) threads.push_back(&thread);
-  }
-  return threads;
-}
-
 const timeline::Thread* main_thread(const Case& c) {
   for (const timeline::Thread* thread : threads_of(c))
     if (thread->state.role == static_cast<std::uint32_t>(trace::ThreadRole::main) ||
         (c.vm.pid != 0 && thread->state.tid == c.vm.pid))
       return thread;
-  return nullptr;
-}
-
-const timeline::NodeFile* unreachable_file(const Case& c) {
-  for (const timeline::NodeFile& file : c.vm.files)
-    if (file.time_ns + timeline::kSecond >= c.begin && file.time_ns <= c.until + timeline::kSecond &&
-        (file.file.flags & trace::kNodeUnreachable))
-      return &file;
   return nullptr;
 }
 
@@ -225,137 +191,6 @@ Opinion judge_host_frozen(const Case& c) {
   for (const timeline::LinkChange* change : link_changes(c))
     finding.evidence.push_back(link_evidence(*change));
   return found(std::move(finding));
-}
-
-namespace {
-const timeline::IoRequest* oldest_under_way(const Case& c) {
-  const timeline::IoRequest* oldest = nullptr;
-  for (const timeline::IoRequest& request : c.vm.requests) {
-    if (request.io.what != static_cast<std::uint32_t>(trace::IoWhat::under_way)) continue;
-    if (request.time_ns < c.from || request.time_ns > c.until + timeline::kSecond) continue;
-    if (oldest == nullptr ||
-        request.time_ns - request.io.duration_ns <= oldest->time_ns - oldest->io.duration_ns)
-      oldest = &request;
-  }
-  return oldest;
-}
-
-/// The files answer what is asked of them, and a request for data hangs.
-void name_file_of_threads(const std::vector<const timeline::Thread*>& waiting, Finding& finding) {
-  for (const timeline::Thread* thread : waiting) {
-    if (thread->file.empty()) continue;
-    finding.summary += ": " + thread->file;
-    finding.details["path"] = thread->file;
-    return;
-  }
-  finding.not_proved.push_back({"which file hangs", "every node's file that was tried answered"});
-}
-
-/// The latest look at what a request hangs on.
-const timeline::NodeFile* latest_look(const Case& c, const Finding& finding) {
-  const auto* path = finding.details.if_contains("path");
-  const timeline::NodeFile* out = nullptr;
-  if (path == nullptr) return out;
-  for (const timeline::NodeFile& file : c.vm.files)
-    if (file.path == std::string_view(path->as_string()) &&
-        (out == nullptr || !file.devices.empty() || !file.fs_type.empty()))
-      out = &file;
-  return out;
-}
-
-std::uint64_t ten_seconds_before(const Case& c) {
-  return c.begin - std::min(c.begin, 10 * timeline::kSecond);
-}
-
-void blame_connection(const timeline::NodeFile& file, const std::vector<const timeline::KernelLine*>& lines,
-                      Finding& finding) {
-  finding.summary += fmt::format("; the kernel's {} client lost its server", kernel_client(file));
-  finding.details["transport"] = kernel_client(file);
-  for (const timeline::KernelLine* line : lines) finding.evidence.push_back(kernel_evidence(*line));
-  if (!only_remote(file)) {
-    finding.confidence = Confidence::likely;
-    finding.not_proved.push_back(
-        {"that the request waits for that server", "a disk of this host is under the file too"});
-  }
-  finding.not_proved.push_back(
-      {"why the connection is lost", "the server, and the way to it, were not seen"});
-  finding.remedy.emplace_back(
-      "look at the server and the way to it, and let the client connect again; the VM then goes on by "
-      "itself");
-}
-
-/// A request that does not come back. @param lost  Judge those over a client of the kernel that lost its
-/// server; else all others.
-Opinion judge_hang(const Case& c, bool lost) {
-  if (!c.is_stall()) return nothing();
-  const timeline::NodeFile* file = unreachable_file(c);
-  std::vector<const timeline::Thread*> waiting;
-  for (const timeline::Thread* thread : threads_of(c))
-    if (!refrigerated(*thread) && (letter(*thread) == 'D' || letter(*thread) == 'S') &&
-        waits_for_storage(*thread))
-      waiting.push_back(thread);
-  const bool hung = (c.incident.all_reasons & timeline::kHungThread) != 0;
-  if (file == nullptr && waiting.empty()) {
-    if (!lost && !c.vm.files.empty() && c.vm.files.back().time_ns >= c.begin)
-      return against("storage-hang", "each node's file answered at once, and no thread waits for storage");
-    return nothing();
-  }
-  if (file == nullptr && !hung && (c.incident.all_reasons & kQmpReasons) == 0) return nothing();
-  Finding finding;
-  finding.confidence = file != nullptr && !waiting.empty() ? Confidence::proven : Confidence::likely;
-  finding.summary = "a request to the storage was issued and does not come back";
-  if (file != nullptr) {
-    finding.summary += fmt::format(": {} does not answer", file->path);
-    finding.details["node"] = file->node;
-    finding.details["path"] = file->path;
-    finding.evidence.push_back(file_evidence(*file));
-  } else {
-    name_file_of_threads(waiting, finding);
-    // Its system call was seen to stand, on this file.
-    if (hung && finding.details.contains("path")) finding.confidence = Confidence::proven;
-  }
-  for (const timeline::Thread* thread : waiting) {
-    if (finding.evidence.size() >= 8) break;
-    finding.evidence.push_back(thread_evidence(*thread));
-  }
-  if (!waiting.empty()) {
-    finding.details["thread"] = waiting.front()->state.tid;
-    finding.details["wchan"] = waiting.front()->wchan;
-  }
-  const timeline::IoRequest* oldest = oldest_under_way(c);
-  if (oldest != nullptr) {
-    finding.evidence.push_back(request_evidence(*oldest));
-    finding.details["oldest_request_ns"] = oldest->io.duration_ns;
-    if (file == nullptr && !finding.details.contains("path")) {
-      finding.summary += ": " + oldest->path;
-      finding.details["path"] = oldest->path;
-      finding.not_proved.clear();
-      if (!waiting.empty()) finding.confidence = Confidence::proven;
-    }
-  }
-  const timeline::NodeFile* look = latest_look(c, finding);
-  const auto lines = look == nullptr ? std::vector<const timeline::KernelLine*>{}
-                                     : connection_lines(c, *look, ten_seconds_before(c), c.until);
-  if (lost != !lines.empty())
-    return lost ? nothing() : against("storage-hang", "the kernel's own client lost its server");
-  if (lost) blame_connection(*look, lines, finding);
-  add_monitor_evidence(c, finding);
-  if (!lost)
-    finding.remedy.push_back(
-        "mend the storage (server, path, a frozen file system: fsfreeze -u); the VM goes on by itself");
-  finding.remedy.push_back("send the VM neither stop nor query-block: each would block its main loop");
-  if (oldest == nullptr)
-    finding.not_proved.push_back({"how old the oldest request is", why_no_call_under_way(c)});
-  return found(std::move(finding));
-}
-
-}  // namespace
-
-Opinion judge_storage_hang(const Case& c) {
-  return judge_hang(c, false);
-}
-Opinion judge_kernel_client_lost(const Case& c) {
-  return judge_hang(c, true);
 }
 
 Opinion judge_qemu_main_loop_blocked(const Case& c) {

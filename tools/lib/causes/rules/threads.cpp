@@ -40,6 +40,27 @@ std::uint64_t saturated(std::uint64_t a, std::uint64_t b) {
   return a + std::min(b, UINT64_MAX - a);
 }
 
+char letter(const timeline::Thread& thread) {
+  return static_cast<char>(thread.state.state);
+}
+
+bool refrigerated(const timeline::Thread& thread) {
+  return contains(thread.wchan, "refrigerator") || contains(thread.stack, "__refrigerator");
+}
+
+std::vector<const timeline::Thread*> threads_of(const Case& c) {
+  std::vector<const timeline::Thread*> threads;
+  for (const timeline::Thread& thread : c.vm.threads) {
+    if (thread.time_ns + timeline::kSecond < c.begin || thread.time_ns > c.until + timeline::kSecond)
+      continue;
+    const bool known = std::any_of(threads.begin(), threads.end(), [&](const timeline::Thread* other) {
+      return other->state.tid == thread.state.tid;
+    });
+    if (!known) threads.push_back(&thread);
+  }
+  return threads;
+}
+
 ThreadStalls thread_stalls_of(const Case& c) {
   std::map<std::pair<std::uint32_t, std::uint64_t>, const timeline::ThreadStall*> last;
   for (const timeline::ThreadStall& fact : c.vm.thread_stalls) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #pragma once
-// What rules ask of the scheduler's probes: the stalls of an incident, and who sent a signal. Pure functions
-// of a case.
+// What rules ask of threads: how they were seen to stand, what the scheduler's probes told of them, and who
+// sent a signal. Pure functions of a case.
 
 #include <cstdint>
 #include <string>
@@ -14,6 +14,13 @@ namespace vmwhy::causes {
 
 /// a + b, or the largest number: a stranger's file may hold any.
 std::uint64_t saturated(std::uint64_t a, std::uint64_t b);
+
+/// Threads as they were seen in the incident, each once, its first look.
+std::vector<const timeline::Thread*> threads_of(const Case& c);
+/// 'D', 'S', 'T'.
+char letter(const timeline::Thread& thread);
+/// It sits in the freezer.
+bool refrigerated(const timeline::Thread& thread);
 
 struct ThreadStalls {
   std::vector<stalls::Stall> list;  ///< Each once, as it ended or was seen last; the longest first.
