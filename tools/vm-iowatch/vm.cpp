@@ -19,6 +19,8 @@ using std::chrono::milliseconds;
 
 /// A healthy file system answers within microseconds; a slow network within this.
 constexpr milliseconds kReachDeadline{1000};
+/// Of more throttle groups the first ones are asked about.
+constexpr std::size_t kGroups = 64;
 
 bool other_mount_namespace(std::uint32_t pid) {
   struct stat own {
@@ -160,6 +162,33 @@ void Vm::learn() {
   });
 }
 
+/// Their limits stand nowhere else: query-block shows those of the guest device's own throttle.
+void Vm::find_throttle_groups() {
+  const bool filtered = std::ranges::any_of(
+      map_.graph.nodes, [](const auto& entry) { return entry.second.driver == "throttle"; });
+  if (!filtered) return throttle_groups_.clear();
+  ask("qom-list", {{"path", "/objects"}}, [this](const boost::json::value* value) {
+    throttle_groups_.clear();
+    if (value == nullptr || !value->is_array()) return;
+    for (const boost::json::value& entry : value->get_array()) {
+      const auto* object = entry.if_object();
+      const auto* name = object != nullptr ? object->if_contains("name") : nullptr;
+      const auto* type = object != nullptr ? object->if_contains("type") : nullptr;
+      if (name == nullptr || type == nullptr || !name->is_string() || *type != "child<throttle-group>")
+        continue;
+      if (throttle_groups_.size() < kGroups)
+        throttle_groups_.push_back("/objects/" + std::string(name->get_string()));
+    }
+    ask_throttle_groups();
+  });
+}
+
+/// The trace keeps the answers.
+void Vm::ask_throttle_groups() {
+  for (const std::string& path : throttle_groups_)
+    ask("qom-get", {{"path", path}, {"property", "limits"}}, [](const boost::json::value*) {});
+}
+
 void Vm::ask(const char* command, std::function<void(const boost::json::value*)> handler) {
   boost::json::object arguments;
   if (std::string_view(command) == "query-named-block-nodes") arguments["flat"] = true;
@@ -193,6 +222,7 @@ void Vm::ask_graph() {
       return learned();
     }
     map_.graph = storage::parse_graph(nodes_, block_, blockstats_);
+    find_throttle_groups();
     look_at(paths(), true, [this](bool all_reached) {
       all_reached_ = all_reached;
       learned();
@@ -223,6 +253,7 @@ void Vm::ask_blockstats() {
     ask("query-blockstats", [this](const boost::json::value* value) {
       if (value != nullptr) handlers_.on_blockstats(*value);
     });
+    ask_throttle_groups();
   });
 }
 

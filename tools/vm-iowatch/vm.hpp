@@ -68,6 +68,8 @@ class Vm {
   void look_at(const std::vector<std::string>& paths, bool record, Done done);
   void ask_graph();
   void ask_status();
+  void find_throttle_groups();
+  void ask_throttle_groups();
   void ask(const char* command, std::function<void(const boost::json::value*)> handler);
   void ask(const char* command, boost::json::object arguments,
            std::function<void(const boost::json::value*)> handler);
@@ -84,6 +86,7 @@ class Vm {
   storage::MapInput map_;
   std::unique_ptr<qmp::Client> client_;
   boost::json::value nodes_, block_, blockstats_;
+  std::vector<std::string> throttle_groups_;  ///< QOM paths.
   bool ready_ = false, settled_ = false, learning_ = false, looking_ = false;
   bool all_reached_ = false;
   std::size_t asked_ = 0;  ///< Questions not answered yet.

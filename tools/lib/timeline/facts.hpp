@@ -80,6 +80,8 @@ struct Jobs {
 struct BlockNode {
   std::string name, driver, filename;
   std::vector<std::string> children;  ///< Node names of its file, backing …; empty where QEMU does not say.
+  /// Throttle groups of filters that its requests pass, itself included, as far as its description tells.
+  std::vector<std::string> throttle_groups;
 };
 struct BlockGraph {
   std::uint64_t time_ns = 0;
@@ -93,6 +95,13 @@ struct BlockBackends {
   std::map<std::string, std::uint64_t> highest_write;  ///< By node: wr_highest_offset.
   /// By node, the limits of QEMU's throttle that are set: "iops", "bps_wr", …
   std::map<std::string, std::map<std::string, std::uint64_t>> limits;
+};
+
+/// A throttle group of filter nodes: the limits that are set, by the names that query-block has for them.
+struct ThrottleGroup {
+  std::uint64_t time_ns = 0;
+  std::string id;
+  std::map<std::string, std::uint64_t> limits;
 };
 
 /// A command that is no query: our side sent it, or another client whose monitor was tapped.

@@ -102,6 +102,18 @@ void add_jobs(VmTracks& vm, const json::array& value, std::uint64_t time_ns) {
   vm.jobs.add(std::move(jobs));
 }
 
+/// Of a node's description ("json:{…}") the throttle groups of the filters on the way to its file.
+std::vector<std::string> throttle_groups_of(const std::string& filename) {
+  std::vector<std::string> out;
+  if (!filename.starts_with("json:")) return out;
+  const json::value parsed = parse_json(std::string_view(filename).substr(5));
+  for (const json::object* node = parsed.if_object(); node != nullptr && out.size() < 16;
+       node = object_of(*node, "file"))
+    if (std::string group = text_of(*node, "throttle-group", 128); !group.empty())
+      out.push_back(std::move(group));
+  return out;
+}
+
 void add_graph(VmTracks& vm, const json::array& value, std::uint64_t time_ns) {
   BlockGraph graph;
   graph.time_ns = time_ns;
@@ -112,6 +124,7 @@ void add_graph(VmTracks& vm, const json::array& value, std::uint64_t time_ns) {
     node.name = text_of(*object, "node-name", 128);
     node.driver = text_of(*object, "drv", 64);
     node.filename = text_of(*object, "file", 4096);
+    node.throttle_groups = throttle_groups_of(node.filename);
     if (const json::array* children = array_of(*object, "children")) {
       for (const json::value& child : *children) {
         const json::object* named = child.if_object();
@@ -160,6 +173,52 @@ void add_backends(VmTracks& vm, const json::array& value, std::uint64_t time_ns)
   vm.backends.add(std::move(backends));
 }
 
+std::string id_of(const json::object& message) {
+  const json::value* id = message.if_contains("id");
+  return id != nullptr ? json::serialize(*id).substr(0, 128) : std::string();
+}
+
+/// What follows the command's name in a record of QMP.
+std::string_view message_text(const trace::RecordView& record) {
+  return record.text.substr(std::min(record.text.size(), record.text.find('\0') + 1));
+}
+
+/// qom-get of a throttle group's limits: its reply does not tell which.
+void add_throttle_question(VmTracks& vm, const trace::RecordView& record, std::uint32_t link) {
+  constexpr std::string_view kObjects = "/objects/";
+  const json::value parsed = parse_json(message_text(record));
+  const json::object* object = parsed.if_object();
+  const json::object* arguments = object != nullptr ? object_of(*object, "arguments") : nullptr;
+  if (arguments == nullptr || text_of(*arguments, "property", 16) != "limits") return;
+  const std::string path = text_of(*arguments, "path", 256);
+  if (!path.starts_with(kObjects)) return;
+  // Replies may have been lost.
+  if (vm.throttle_questions.size() >= 256) vm.throttle_questions.clear();
+  vm.throttle_questions[{link, id_of(*object)}] = path.substr(kObjects.size());
+}
+
+void add_throttle_group(VmTracks& vm, const trace::RecordView& record, std::uint32_t link) {
+  if (vm.throttle_questions.empty()) return;
+  const json::value parsed = parse_json(message_text(record));
+  const json::object* object = parsed.if_object();
+  if (object == nullptr) return;
+  const auto asked = vm.throttle_questions.find({link, id_of(*object)});
+  if (asked == vm.throttle_questions.end()) return;
+  ThrottleGroup group{record.header.time_ns, std::move(asked->second), {}};
+  vm.throttle_questions.erase(asked);
+  const json::object* limits = object_of(*object, "return");
+  if (limits == nullptr) return;
+  for (const auto& [member, name] : {std::pair{"iops-total", "iops"},
+                                     {"iops-read", "iops_rd"},
+                                     {"iops-write", "iops_wr"},
+                                     {"bps-total", "bps"},
+                                     {"bps-read", "bps_rd"},
+                                     {"bps-write", "bps_wr"}})
+    if (const std::int64_t value = int_of(*limits, member); value > 0)
+      group.limits[name] = static_cast<std::uint64_t>(value);
+  vm.throttle_groups.add(std::move(group));
+}
+
 void add_cpus(VmTracks& vm, const json::array& value) {
   for (const json::value& entry : value) {
     const json::object* cpu = entry.if_object();
@@ -177,6 +236,7 @@ void add_reply(VmTracks& vm, const trace::RecordView& record, const trace::QmpMe
   const std::size_t nul = record.text.find('\0');
   if (nul == std::string_view::npos) return;
   const std::string_view command = record.text.substr(0, nul);
+  if (command == "qom-get") return add_throttle_group(vm, record, message.link);
   if (command.substr(0, 6) != "query-") return;
   const json::value parsed = parse_json(record.text.substr(nul + 1));
   const json::object* object = parsed.if_object();
@@ -198,6 +258,7 @@ void add_reply(VmTracks& vm, const trace::RecordView& record, const trace::QmpMe
 void add_command(VmTracks& vm, const trace::RecordView& record, const trace::QmpMessage& message) {
   const std::string_view name = trace::text_field(record.text, 0).substr(0, 64);
   if (name.empty() || name.substr(0, 6) == "query-" || name == "qmp_capabilities") return;
+  if (name == "qom-get") add_throttle_question(vm, record, message.link);
   // What passes by the thousand must not push out what stopped the VM.
   if (name == "qom-get" || name == "qom-list" || name == "device-list-properties") return;
   const bool heard = message.link >= trace::kFirstHeardLink;

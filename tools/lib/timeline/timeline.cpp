@@ -205,6 +205,7 @@ void Timeline::forget() {
     vm.jobs.forget_before(since);
     vm.graphs.forget_before(since);
     vm.backends.forget_before(since);
+    vm.throttle_groups.forget_before(since, 64);
     vm.commands.forget_before(since, 0);
     vm.peers.forget_before(since);
     vm.processes.forget_before(since);

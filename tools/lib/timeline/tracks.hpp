@@ -57,6 +57,9 @@ struct VmTracks {
   Bounded<Jobs> jobs{8};
   Bounded<BlockGraph> graphs{4};
   Bounded<BlockBackends> backends{8};
+  Bounded<ThrottleGroup> throttle_groups{64};
+  /// Questions for the limits of a throttle group, by link and the question's id: which group.
+  std::map<std::pair<std::uint32_t, std::string>, std::string> throttle_questions;
   Bounded<Command> commands{64};
   std::map<std::string, std::uint64_t, std::less<>> answered;  ///< Queries: when each was answered last.
   Bounded<Peer> peers{64};

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
+#include <set>
 
 #include "causes/rules/rules.hpp"
 #include "causes/rules/storage_common.hpp"
@@ -45,7 +47,6 @@ struct LayerTimes {
 struct Slowness {
   LayerTimes guest, calls, disks;
   std::uint64_t window_ns = 0;  ///< Sum of the guest's windows.
-  std::uint64_t guest_bytes = 0, guest_reads = 0, guest_read_bytes = 0;
 
   std::uint64_t longest_below() const { return std::max(calls.longest_ns, disks.longest_ns); }
   std::uint64_t mean_below() const { return std::max(calls.mean_ns(), disks.mean_ns()); }
@@ -65,10 +66,6 @@ Slowness measure(const Case& c) {
     if (stats.time_ns != window) out.window_ns += stats.io.window_ns;
     window = stats.time_ns;
     out.guest.add(stats);
-    out.guest_bytes += stats.io.bytes;
-    if (!stats.is(trace::IoOperation::read)) continue;
-    out.guest_reads += stats.io.count;
-    out.guest_read_bytes += stats.io.bytes;
   }
   for (const timeline::IoStats& stats : c.timeline.host().disk_stats)
     if (in_incident(c, stats)) out.disks.add(stats);
@@ -111,31 +108,117 @@ void add_layers(const Slowness& slow, Finding& finding) {
 struct Limit {
   std::string name;
   std::uint64_t value = 0;
-  double used = 0;  ///< Per second.
+  double used = 0;    ///< Per second.
+  std::string group;  ///< Of a throttle filter; empty: the device's own.
   bool reached() const { return used >= 0.8 * static_cast<double>(value); }
+  double share() const { return used / static_cast<double>(value); }
+  const char* unit() const { return name.starts_with("iops") ? "requests" : "bytes"; }
 };
 
+/// What guest devices asked for in the incident's windows.
+struct Load {
+  std::uint64_t count = 0, bytes = 0, reads = 0, read_bytes = 0;
+};
+
+Load load_of(const Case& c, const std::set<std::string>& nodes) {
+  Load out;
+  for (const timeline::IoStats& stats : c.vm.io_stats) {
+    if (!in_incident(c, stats) || !stats.of_guest_data() || !nodes.contains(stats.node)) continue;
+    out.count += stats.io.count;
+    out.bytes += stats.io.bytes;
+    if (!stats.is(trace::IoOperation::read)) continue;
+    out.reads += stats.io.count;
+    out.read_bytes += stats.io.bytes;
+  }
+  return out;
+}
+
+/// Throttle groups that requests to a node pass, by QEMU's last description of it and of what is below.
+std::set<std::string> groups_of(const timeline::BlockGraph& graph, const std::string& node) {
+  std::set<std::string> out, seen{node};
+  std::vector<std::string> todo{node};
+  while (!todo.empty() && seen.size() < 64) {
+    const auto at = graph.nodes.find(todo.back());
+    todo.pop_back();
+    if (at == graph.nodes.end()) continue;
+    out.insert(at->second.throttle_groups.begin(), at->second.throttle_groups.end());
+    for (const std::string& child : at->second.children)
+      if (seen.insert(child).second) todo.push_back(child);
+  }
+  return out;
+}
+
+bool is_filtered(const Case& c) {
+  const timeline::BlockGraph* graph = c.vm.graphs.last_in(0, c.until + timeline::kSecond);
+  return c.storage.has_driver("throttle") || (graph != nullptr && !groups_of(*graph, c.storage.node).empty());
+}
+
+/// The limit that is used most, of these.
+void take_limits(const Case& c, const Slowness& slow, const std::map<std::string, std::uint64_t>& limits,
+                 const std::set<std::string>& nodes, const std::string& group, std::optional<Limit>& most) {
+  const Load load = load_of(c, nodes);
+  for (const auto& [name, value] : limits) {
+    const bool iops = name.starts_with("iops");
+    std::uint64_t sum = iops ? load.count : load.bytes;
+    const std::uint64_t reads = iops ? load.reads : load.read_bytes;
+    if (name.ends_with("_rd")) sum = reads;
+    if (name.ends_with("_wr")) sum -= reads;
+    const double used = static_cast<double>(sum) * 1e9 / static_cast<double>(slow.window_ns);
+    Limit limit{name, value, used, group};
+    if (!most || limit.share() > most->share()) most = std::move(limit);
+  }
+}
+
+/// Of a throttle filter the group's limits count, which other guest devices may share.
+void take_groups(const Case& c, const Slowness& slow, std::optional<Limit>& most) {
+  const timeline::BlockGraph* graph = c.vm.graphs.last_in(0, c.until + timeline::kSecond);
+  if (graph == nullptr) return;
+  for (const std::string& id : groups_of(*graph, c.storage.node)) {
+    const timeline::ThrottleGroup* group = nullptr;
+    for (const timeline::ThrottleGroup& each : c.vm.throttle_groups)
+      if (each.id == id && (group == nullptr || each.time_ns <= c.until)) group = &each;
+    if (group == nullptr) continue;
+    std::set<std::string> members;
+    for (const timeline::IoStats& stats : c.vm.io_stats)
+      if (stats.of_guest_data() && !members.contains(stats.node) &&
+          groups_of(*graph, stats.node).contains(id))
+        members.insert(stats.node);
+    take_limits(c, slow, group->limits, members, id, most);
+  }
+}
+
 std::optional<Limit> limit_of(const Case& c, const Slowness& slow) {
+  std::optional<Limit> most;
+  if (slow.window_ns == 0) return most;
   const timeline::BlockBackends* backends = nullptr;
   for (const timeline::BlockBackends& each : c.vm.backends)
     if (each.limits.contains(c.storage.node) && each.time_ns <= c.until) backends = &each;
-  if (backends == nullptr || slow.window_ns == 0) return std::nullopt;
-  const auto a_second = [&](std::uint64_t sum) {
-    return static_cast<double>(sum) * 1e9 / static_cast<double>(slow.window_ns);
-  };
-  std::optional<Limit> best;
-  for (const auto& [name, value] : backends->limits.at(c.storage.node)) {
-    const bool iops = name.starts_with("iops");
-    std::uint64_t sum = iops ? slow.guest.count : slow.guest_bytes;
-    const std::uint64_t reads = iops ? slow.guest_reads : slow.guest_read_bytes;
-    if (name.ends_with("_rd")) sum = reads;
-    if (name.ends_with("_wr")) sum -= reads;
-    const Limit limit{name, value, a_second(sum)};
-    if (!best ||
-        limit.used / static_cast<double>(limit.value) > best->used / static_cast<double>(best->value))
-      best = limit;
-  }
-  return best;
+  if (backends != nullptr)
+    take_limits(c, slow, backends->limits.at(c.storage.node), {c.storage.node}, "", most);
+  take_groups(c, slow, most);
+  return most;
+}
+
+void blame_limit(const Case& c, const Slowness& slow, const Limit& limit, Finding& finding) {
+  const bool filter = !limit.group.empty();
+  finding.summary += fmt::format(": {} lets through {} {} a second",
+                                 filter ? "throttle group '" + limit.group + "'" : "its throttle",
+                                 limit.value, limit.unit());
+  finding.details["limit"] = limit.name;
+  finding.details["limit_value"] = limit.value;
+  if (filter) finding.details["throttle_group"] = limit.group;
+  finding.evidence.push_back(
+      {slow.guest.time_ns, "qmp",
+       filter
+           ? fmt::format("qom-get: {} of throttle group '{}' is limited to {}; {:.0f} a second went through",
+                         limit.name, limit.group, limit.value, limit.used)
+           : fmt::format("query-block: {} of node '{}' is limited to {}; {:.0f} a second went through",
+                         limit.name, c.storage.node, limit.value, limit.used)});
+  finding.remedy.push_back(
+      filter
+          ? fmt::format("raise or remove the limit: qom-set of property limits of /objects/{}", limit.group)
+          : "raise or remove the limit: block_set_io_throttle; under libvirt: virsh blkdeviotune DOMAIN "
+            "DISK");
 }
 
 /// The VM, or its QEMU, stood still for a while: a request that waited for that is not slow storage.
@@ -277,26 +360,20 @@ Opinion judge_qemu_io_stall(const Case& c) {
   finding.details["mean_latency_ns"] = mean;
   finding.evidence.push_back(guest_evidence(c, slow));
   if (limited) {
-    finding.summary += fmt::format(": its throttle lets through {} {} a second", limit->value,
-                                   limit->name.starts_with("iops") ? "requests" : "bytes");
-    finding.details["limit"] = limit->name;
-    finding.details["limit_value"] = limit->value;
-    finding.evidence.push_back(
-        {slow.guest.time_ns, "qmp",
-         fmt::format("query-block: {} of node '{}' is limited to {}; {:.0f} a second went through",
-                     limit->name, c.storage.node, limit->value, limit->used)});
-    finding.remedy.push_back(
-        "raise or remove the limit: block_set_io_throttle; under libvirt: virsh blkdeviotune DOMAIN DISK");
+    blame_limit(c, slow, *limit, finding);
   } else {
     std::string why =
         "no throttle of the device is set; an iothread or main loop that is busy or waits, or a drained "
         "node, looks like this";
-    if (c.storage.has_driver("throttle"))
-      why = "a throttle filter is in the chain; QEMU does not tell its limits over what is asked";
+    if (limit && !limit->group.empty())
+      why = fmt::format("throttle group '{}' is set ({} {}), and was not reached", limit->group, limit->name,
+                        limit->value);
     else if (limit)
       why =
           fmt::format("its throttle is set ({} {}) and this disk alone did not reach it; others may share it",
                       limit->name, limit->value);
+    else if (is_filtered(c))
+      why = "a throttle filter is in the way, and its limits were not told";
     finding.not_proved.push_back({"what in QEMU holds them", std::move(why)});
     finding.remedy.push_back(fmt::format("see what QEMU's threads wait for: kvm-stalls -p {}", c.vm.pid));
   }
