@@ -6,12 +6,13 @@
 #include <linux/types.h>
 
 enum {
-  QMP_TAP_TINY = 96, /* Sizes of messages in the ring, header included. QEMU reads byte by byte. */
+  QMP_TAP_TINY = 96, /* Sizes of messages in the ring, header included. */
   QMP_TAP_SMALL = 512,
   QMP_TAP_MIDDLE = 4096,
   QMP_TAP_LARGE = 32768,
   QMP_TAP_PIECES = 256, /* Of one system call; what is beyond them is told as skipped. */
   QMP_TAP_GLANCE = 256, /* Bytes taken of a socket that nobody knows yet, unless it speaks JSON. */
+  QMP_TAP_HELD = 40,    /* QEMU reads byte by byte: so many may be told of as one piece. */
 };
 
 enum qmp_tap_what {
@@ -39,9 +40,10 @@ enum qmp_tap_verdict {
   QMP_TAP_MONITOR = 2,
 };
 struct qmp_tap_socket {
-  __u32 verdict; /* An enum qmp_tap_verdict. */
-  __u32 reserved;
+  __u32 verdict;  /* An enum qmp_tap_verdict. */
+  __u32 held;     /* Bytes of `text`: received, counted in `bytes`, and not yet told of. */
   __u64 bytes[2]; /* By direction: all that went by since the row was made. */
+  char text[QMP_TAP_HELD];
 };
 
 /* Rows of qmp_tap_stats. */

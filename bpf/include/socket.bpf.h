@@ -30,11 +30,8 @@ struct sock {
   const struct cred* sk_peer_cred;
 };
 struct socket {
+  struct file* file;
   struct sock* sk;
-};
-struct socket_alloc {
-  struct socket socket;
-  struct inode vfs_inode;
 };
 
 #pragma clang attribute pop

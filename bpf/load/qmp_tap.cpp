@@ -56,7 +56,7 @@ Result<void> QmpTap::Impl::load(const QmpTapOptions& options, Form want) {
   const bool tracepoint = want == Form::tracepoint;
   bpf_program* each = nullptr;
   bpf_object__for_each_program(each, skeleton->obj) bpf_program__set_autoload(each, false);
-  programs = tracepoint ? std::vector{all.raw_sock_send_length, all.raw_sock_recv_length}
+  programs = tracepoint ? std::vector{all.btf_sock_send_length, all.btf_sock_recv_length}
                         : std::vector{all.leave_unix_stream_sendmsg, all.leave_unix_stream_recvmsg};
   form = tracepoint ? "tracepoint" : "fexit";
   for (bpf_program* program : programs) bpf_program__set_autoload(program, true);

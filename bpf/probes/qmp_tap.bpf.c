@@ -52,28 +52,20 @@ struct call {
   u64 at[3];
 };
 
-static __always_inline bool read_call(struct call* out) {
-  struct task_struct* task = (struct task_struct*)bpf_get_current_task_btf();
-  const void* regs = (const void*)bpf_task_pt_regs(task);
+static __always_inline void read_call(struct call* out) {
+  const struct pt_regs* regs = (const struct pt_regs*)bpf_task_pt_regs(bpf_get_current_task_btf());
 #if defined(__TARGET_ARCH_x86)
-  struct pt_regs copy;
-  if (bpf_probe_read_kernel(&copy, sizeof(copy), regs) != 0) return false;
-  out->number = copy.orig_rax;
-  out->at[0] = copy.rdi;
-  out->at[1] = copy.rsi;
-  out->at[2] = copy.rdx;
-  return true;
+  out->number = regs->orig_rax;
+  out->at[0] = regs->rdi;
+  out->at[1] = regs->rsi;
+  out->at[2] = regs->rdx;
 #elif defined(__TARGET_ARCH_arm64)
-  /* regs[0], which the result will take, is not needed; regs[8] is the number. */
-  u64 copy[9];
-  if (bpf_probe_read_kernel(copy, sizeof(copy), regs) != 0) return false;
-  out->number = copy[8];
-  out->at[0] = copy[0];
-  out->at[1] = copy[1];
-  out->at[2] = copy[2];
-  return true;
-#else
-  return false;
+  /* regs[0] takes the result when the call has ended. */
+  const u64* regs_ = ((const struct user_pt_regs*)regs)->regs;
+  out->number = regs_[8];
+  out->at[0] = regs_[0];
+  out->at[1] = regs_[1];
+  out->at[2] = regs_[2];
 #endif
 }
 
@@ -86,7 +78,7 @@ struct place {
 
 static __always_inline bool find_place(struct place* out) {
   struct call call = {};
-  if (!read_call(&call)) return false;
+  read_call(&call);
   u32 number = call.number;
   if (number == nr_sendmsg || number == nr_recvmsg) {
     struct msghdr_ header;
@@ -104,32 +96,16 @@ static __always_inline bool find_place(struct place* out) {
   return true;
 }
 
+/* Loads that the verifier has checked by BTF: they need no helper, and read 0 where there is nothing. */
 static __always_inline u64 inode_of(struct sock* sk) {
-  struct socket* socket = NULL;
-  unsigned long ino = 0;
-  if (bpf_core_read(&socket, sizeof(socket), &sk->sk_socket) != 0 || !socket) return 0;
-  struct socket_alloc* both = (struct socket_alloc*)socket; /* The socket stands first. */
-  if (bpf_core_read(&ino, sizeof(ino), &both->vfs_inode.i_ino) != 0) return 0;
-  return ino;
+  return sk->sk_socket->file->f_inode->i_ino;
 }
 
 static __always_inline void read_peer(struct sock* sk, struct qmp_tap_event* event) {
-  struct pid* pid = NULL;
-  const struct cred* cred = NULL;
-  bpf_core_read(&event->family, sizeof(event->family), &sk->__sk_common.skc_family);
+  event->family = sk->__sk_common.skc_family;
   if (event->family != 1) return; /* AF_UNIX */
-  if (bpf_core_read(&pid, sizeof(pid), &sk->sk_peer_pid) == 0 && pid)
-    bpf_core_read(&event->peer_pid, sizeof(event->peer_pid), &pid->numbers[0].nr);
-  if (bpf_core_read(&cred, sizeof(cred), &sk->sk_peer_cred) == 0 && cred)
-    bpf_core_read(&event->peer_uid, sizeof(event->peer_uid), &cred->uid.val);
-}
-
-/* QEMU reads byte by byte: user space is woken when a command may have ended, and not for each byte before.
- * By force, then: the kernel by itself wakes nobody who has records left to take. */
-static __always_inline u64 quietly(const struct qmp_tap_event* event, u64 bytes) {
-  const char* data = (const char*)(event + 1);
-  bool within = event->direction == QMP_TAP_IN && bytes == 1 && *data != '}' && *data != '\n';
-  return within ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP;
+  event->peer_pid = sk->sk_peer_pid->numbers[0].nr;
+  event->peer_uid = sk->sk_peer_cred->uid.val;
 }
 
 /* The ring takes constant sizes: the smallest of four that is enough. @return whether it went in. */
@@ -145,7 +121,7 @@ static __always_inline u64 quietly(const struct qmp_tap_event* event, u64 bytes)
         slot_->what = QMP_TAP_SKIPPED;                                         \
         stat_add(QMP_TAP_STAT_UNREAD, 1);                                      \
       }                                                                        \
-      bpf_ringbuf_submit(slot_, quietly(slot_, bytes));                        \
+      bpf_ringbuf_submit(slot_, BPF_RB_FORCE_WAKEUP);                          \
       done_ = true;                                                            \
     }                                                                          \
     done_;                                                                     \
@@ -250,6 +226,48 @@ static __always_inline struct qmp_tap_socket* register_monitor(u64 ino) {
   return bpf_map_lookup_elem(&sockets, &ino);
 }
 
+/* QEMU reads its monitor byte by byte. The bytes are kept in the socket's row until a command may have ended,
+ * and told of as one piece: one thread at a time reads a monitor. @return whether nothing is to be told yet. */
+static __always_inline bool hold(struct qmp_tap_socket* row) {
+  struct place place = {};
+  char byte = 0;
+  u32 held = row->held;
+  if (held >= QMP_TAP_HELD || !find_place(&place) ||
+      bpf_probe_read_user(&byte, 1, (const void*)first_byte(&place)) != 0)
+    return false;
+  row->text[held] = byte;
+  row->held = held + 1;
+  __sync_fetch_and_add(&row->bytes[QMP_TAP_IN], 1);
+  return held + 1 < QMP_TAP_HELD && byte != '}' && byte != ']' && byte != '\n';
+}
+
+/* What is held is told of, by an event that has everything but its place. User space is woken when a command
+ * may have ended: by force, for the kernel by itself wakes nobody who has records left to take. */
+static __always_inline void let_go(const struct qmp_tap_event* event, struct qmp_tap_socket* row) {
+  u32 held = row->held;
+  if (held == 0 || held > QMP_TAP_HELD) return;
+  row->held = 0;
+  stat_add(QMP_TAP_STAT_CALLS, held);
+  struct with_text {
+    struct qmp_tap_event event;
+    char text[QMP_TAP_HELD];
+  };
+  struct with_text* slot = bpf_ringbuf_reserve(&qmp_tap_ring, sizeof(*slot), 0);
+  if (!slot) {
+    stat_add(QMP_TAP_STAT_RING_FULL, 1);
+    return;
+  }
+  slot->event = *event;
+  slot->event.what = QMP_TAP_DATA;
+  slot->event.bytes = held;
+  slot->event.offset = row->bytes[QMP_TAP_IN] - held;
+  __builtin_memcpy(slot->text, row->text, QMP_TAP_HELD);
+  stat_add(QMP_TAP_STAT_BYTES, held);
+  char last = row->text[held - 1];
+  bool within = last != '}' && last != ']' && last != '\n';
+  bpf_ringbuf_submit(slot, within ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+}
+
 static __noinline int moved(struct sock* sk, s32 result, u32 direction) {
   u64 me = bpf_get_current_pid_tgid();
   u32 tgid = me >> 32;
@@ -257,16 +275,19 @@ static __noinline int moved(struct sock* sk, s32 result, u32 direction) {
   /* EAGAIN, ECONNRESET, EPIPE. */
   bool blocked = result == -11 && direction == QMP_TAP_OUT, broken = result == -104 || result == -32;
   if (!sk || (result < 0 && !blocked && !broken)) return 0;
-  struct copying c = {};
-  struct qmp_tap_event* event = &c.event;
-  event->ino = inode_of(sk);
-  if (!event->ino) {
+  u64 ino = inode_of(sk);
+  if (!ino) {
     stat_add(QMP_TAP_STAT_READ_FAILED, 1);
     return 0;
   }
-  struct qmp_tap_socket* known = bpf_map_lookup_elem(&sockets, &event->ino);
+  struct qmp_tap_socket* known = bpf_map_lookup_elem(&sockets, &ino);
   if (known && known->verdict != QMP_TAP_MONITOR) return 0;
   if (!known && result <= 0) return 0;
+  u64 before = known ? known->bytes[QMP_TAP_IN] : 0;
+  if (known && direction == QMP_TAP_IN && result == 1 && hold(known)) return 0;
+  struct copying c = {};
+  struct qmp_tap_event* event = &c.event;
+  event->ino = ino;
   event->time_ns = bpf_ktime_get_boot_ns();
   event->tgid = tgid;
   event->tid = me;
@@ -276,6 +297,11 @@ static __noinline int moved(struct sock* sk, s32 result, u32 direction) {
     known = register_monitor(event->ino);
   event->flags = QMP_TAP_FIRST | (known ? QMP_TAP_KNOWN : 0);
   read_peer(sk, event);
+  if (known && direction == QMP_TAP_IN) {
+    let_go(event, known);
+    /* The byte itself was held. */
+    if (known->bytes[QMP_TAP_IN] != before) return 0;
+  }
   stat_add(known ? QMP_TAP_STAT_CALLS : QMP_TAP_STAT_UNKNOWN, 1);
   if (result <= 0) {
     /* A send of nothing is no news. */
@@ -301,33 +327,27 @@ static __noinline int moved(struct sock* sk, s32 result, u32 direction) {
 }
 
 /* Since Linux 6.3. They fire for the sends and receives of all sockets. */
-SEC("raw_tp/sock_send_length")
-int raw_sock_send_length(struct bpf_raw_tracepoint_args* ctx) {
-  return moved((struct sock*)ctx->args[0], (s32)ctx->args[1], QMP_TAP_OUT);
+SEC("tp_btf/sock_send_length")
+int btf_sock_send_length(u64* ctx) {
+  return moved((struct sock*)ctx[0], (s32)ctx[1], QMP_TAP_OUT);
 }
 
-SEC("raw_tp/sock_recv_length")
-int raw_sock_recv_length(struct bpf_raw_tracepoint_args* ctx) {
-  if (ctx->args[2] & MSG_PEEK_) return 0;
-  return moved((struct sock*)ctx->args[0], (s32)ctx->args[1], QMP_TAP_IN);
+SEC("tp_btf/sock_recv_length")
+int btf_sock_recv_length(u64* ctx) {
+  if (ctx[2] & MSG_PEEK_) return 0;
+  return moved((struct sock*)ctx[0], (s32)ctx[1], QMP_TAP_IN);
 }
 
 /* Before: the functions of stream sockets of the Unix family alone. */
-static __always_inline int moved_unix(u64 socket, u64 result, u32 direction) {
-  struct sock* sk = NULL;
-  if (bpf_core_read(&sk, sizeof(sk), &((struct socket*)socket)->sk) != 0) return 0;
-  return moved(sk, (s32)result, direction);
-}
-
 SEC("fexit/unix_stream_sendmsg")
 int leave_unix_stream_sendmsg(u64* ctx) {
-  return moved_unix(ctx[0], ctx[3], QMP_TAP_OUT);
+  return moved(((struct socket*)ctx[0])->sk, (s32)ctx[3], QMP_TAP_OUT);
 }
 
 SEC("fexit/unix_stream_recvmsg")
 int leave_unix_stream_recvmsg(u64* ctx) {
   if (ctx[3] & MSG_PEEK_) return 0;
-  return moved_unix(ctx[0], ctx[4], QMP_TAP_IN);
+  return moved(((struct socket*)ctx[0])->sk, (s32)ctx[4], QMP_TAP_IN);
 }
 
 /* Programs that are started rarely: those whose name begins like a QEMU's are watched from here on, so that

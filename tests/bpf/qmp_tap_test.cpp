@@ -143,6 +143,49 @@ TEST_P(QmpTapProbe, CopiesALargeMessageWhole) {
   EXPECT_TRUE(text(QMP_TAP_OUT) == big);
 }
 
+TEST_P(QmpTapProbe, TellsOfACommandThatIsReadByteByByteAtOnce) {
+  open();
+  watch_mine();
+  const auto read_singly = [&](std::string_view text) {
+    ASSERT_EQ(::send(other_.get(), text.data(), text.size(), 0), static_cast<ssize_t>(text.size()));
+    char byte = 0;
+    for (std::size_t i = 0; i < text.size(); ++i) ASSERT_EQ(::recv(mine_.get(), &byte, 1, 0), 1);
+  };
+  const auto pieces = [&] {
+    std::vector<std::string> out;
+    std::uint64_t next = 0;
+    for (const Heard& piece : heard()) {
+      EXPECT_EQ(piece.event.offset, next);
+      next += piece.event.bytes;
+      EXPECT_EQ(piece.bytes.size(), piece.event.bytes);
+      out.push_back(piece.bytes);
+    }
+    return out;
+  };
+  using Pieces = std::vector<std::string>;
+  read_singly(R"({"execute":"cont"}{"exec)");
+  EXPECT_EQ(pieces(), (Pieces{R"({"execute":"cont"})"}));
+  read_singly("ute\n");
+  const std::string_view longer = "ute:0123456789012345678901234567890123456789";
+  read_singly(longer);
+  EXPECT_EQ(pieces(), (Pieces{R"({"execute":"cont"})", "{\"execute\n", std::string(longer.substr(0, 40))}));
+  // What comes in another way comes behind what is held.
+  char bytes[8] = {};
+  ASSERT_EQ(::send(other_.get(), "xyz", 3, 0), 3);
+  ASSERT_EQ(::recv(mine_.get(), bytes, sizeof bytes, 0), 3);
+  EXPECT_EQ(text(QMP_TAP_IN),
+            R"({"execute":"cont"}{"execute)" + std::string("\n") + std::string(longer) + "xyz");
+  read_singly("{");
+  other_.reset();
+  EXPECT_EQ(::recv(mine_.get(), bytes, 1, 0), 0);
+  const auto& all = heard();
+  ASSERT_GE(all.size(), 2u);
+  EXPECT_EQ(all[all.size() - 2].bytes, "{");
+  EXPECT_EQ(all.back().event.what, QMP_TAP_CLOSED);
+  EXPECT_EQ(all.back().event.offset, all[all.size() - 2].event.offset + 1);
+  EXPECT_EQ(tap_->losses().lost(), 0u);
+}
+
 TEST_P(QmpTapProbe, SeesOnlyWatchedProcessesAndSockets) {
   open();
   watch_mine();
