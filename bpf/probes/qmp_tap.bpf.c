@@ -231,10 +231,11 @@ static __always_inline struct qmp_tap_socket* register_monitor(u64 ino) {
 static __always_inline bool hold(struct qmp_tap_socket* row) {
   struct place place = {};
   char byte = 0;
-  u32 held = row->held;
-  if (held >= QMP_TAP_HELD || !find_place(&place) ||
-      bpf_probe_read_user(&byte, 1, (const void*)first_byte(&place)) != 0)
+  if (!find_place(&place) || bpf_probe_read_user(&byte, 1, (const void*)first_byte(&place)) != 0)
     return false;
+  u64 held = row->held;
+  barrier_var(held); /* Linux 6.1 has to see the bound where it counts. */
+  if (held >= QMP_TAP_HELD) return false;
   row->text[held] = byte;
   row->held = held + 1;
   __sync_fetch_and_add(&row->bytes[QMP_TAP_IN], 1);
@@ -245,7 +246,7 @@ static __always_inline bool hold(struct qmp_tap_socket* row) {
  * may have ended: by force, for the kernel by itself wakes nobody who has records left to take. */
 static __always_inline void let_go(const struct qmp_tap_event* event, struct qmp_tap_socket* row) {
   u32 held = row->held;
-  if (held == 0 || held > QMP_TAP_HELD) return;
+  if (held == 0) return;
   row->held = 0;
   stat_add(QMP_TAP_STAT_CALLS, held);
   struct with_text {
@@ -263,7 +264,9 @@ static __always_inline void let_go(const struct qmp_tap_event* event, struct qmp
   slot->event.offset = row->bytes[QMP_TAP_IN] - held;
   __builtin_memcpy(slot->text, row->text, QMP_TAP_HELD);
   stat_add(QMP_TAP_STAT_BYTES, held);
-  char last = row->text[held - 1];
+  u64 end = held - 1;
+  barrier_var(end);
+  char last = end < QMP_TAP_HELD ? row->text[end] : 0;
   bool within = last != '}' && last != ']' && last != '\n';
   bpf_ringbuf_submit(slot, within ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }

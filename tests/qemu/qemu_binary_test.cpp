@@ -108,6 +108,25 @@ TEST_F(QemuBinary, InAMountNamespaceOfItsOwnIsFollowedAllTheSame) {
   watch.finish();
 }
 
+TEST_F(QemuBinary, InAChrootIsFollowedAllTheSame) {
+  VMWHY_NEEDS(mount);
+  const std::string folder = dir_ / "root";
+  std::filesystem::create_directory(folder);
+  CopiedQemu qemu(
+      dir_, "chroot",
+      {"unshare", "--mount", "sh", "-c",
+       R"(mount --bind / "$0" && mount -t tmpfs tmpfs "$0/mnt" && mv "$1" "$0/mnt/qemu-system-x86_64" && shift && )"
+       R"(exec chroot "$0" /mnt/qemu-system-x86_64 "$@")",
+       folder, copy_});
+  ASSERT_NE(std::filesystem::read_symlink("/proc/" + qemu.pid() + "/root"), "/");
+  ASSERT_FALSE(std::filesystem::exists("/mnt/qemu-system-x86_64"));
+  Watcher watch(dir_, {"-p", qemu.pid()}, "watching " + qemu.name());
+  ASSERT_TRUE(follows_calls(watch));
+  qemu.hmp.type("stop");
+  EXPECT_TRUE(is_verdict(watch.incident("pause"), "operator-stop", "proven"));
+  watch.finish();
+}
+
 TEST_F(QemuBinary, WithoutNamesIsNotFollowedAndNothingIsMadeOfThat) {
   ASSERT_GT(take_names(copy_, is_followed), 15u);
   CopiedQemu qemu(dir_, "nameless", {copy_}), other(dir_, "named", {installed_});
