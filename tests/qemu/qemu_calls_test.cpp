@@ -42,6 +42,25 @@ TEST_F(QemuCalls, StopTypedIntoAHumanMonitorIsProven) {
   watch.finish();
 }
 
+TEST_F(QemuCalls, WhatTheCommandOfExpectDoesFirstIsSeen) {
+  HumanMonitor hmp(dir_);
+  QemuProcess vm(dir_, {.boot = "idle.bin", .args = hmp.arguments()});
+  vm.cont();
+  // Types stop, and stays until the prompt has come back.
+  const std::string types_stop =
+      "import socket, sys\n"
+      "s = socket.socket(socket.AF_UNIX)\n"
+      "s.connect(sys.argv[1])\n"
+      "s.sendall(b'stop\\n')\n"
+      "said = b''\n"
+      "while said.count(b'(qemu)') < 2: said += s.recv(4096)\n";
+  const Output run = run_program({binary("qmp-pausewatch"), "-p", std::to_string(vm.pid()), "--expect",
+                                  "operator-stop/by=hmp/confidence=proven", "--within", "60s", "--",
+                                  "python3", "-c", types_stop, hmp.path()},
+                                 deadline_in(std::chrono::seconds(90)));
+  EXPECT_EQ(run.status.code, 0) << run.out << run.err;
+}
+
 TEST_F(QemuCalls, GdbThatAttachesIsToldFromAStop) {
   const std::string gdb = dir_ / "gdb";
   QemuProcess vm(dir_, {.boot = "busy.bin", .args = {"-gdb", "unix:" + gdb + ",server=on,wait=off"}});

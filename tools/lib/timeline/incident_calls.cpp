@@ -122,7 +122,8 @@ void Incidents::settle_unheard(const VmTracks& vm, State& state, std::uint64_t b
     state.unheard.pop_front();
     const char* event = stop.run_state == "suspended" ? "SUSPEND" : "STOP";
     const std::uint64_t begin = stop.begin_ns;
-    const bool told = vm.first_event(event, begin - std::min(begin, kStampError), UINT64_MAX) != nullptr;
+    const std::uint64_t until = stop.end_ns != 0 ? stop.end_ns + kStampError : UINT64_MAX;
+    const bool told = vm.first_event(event, begin - std::min(begin, kStampError), until) != nullptr;
     if (told || open_of(vm.id, Topic::pause) != nullptr) continue;
     Incident& found = open(vm.id, Topic::pause, Kind::pause, kRunStateSet, begin, now_ns);
     if (state.last_resume_ns < begin)

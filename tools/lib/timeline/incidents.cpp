@@ -93,6 +93,8 @@ void Incidents::on_stop(VmTracks& vm, const QmpEvent& event, std::uint64_t now_n
   State& state = states_[vm.id];
   const std::uint64_t time = event.time_ns;
   forget_unheard(state, time);
+  // Events come in their order: of those before this one no more will be told.
+  settle_unheard(vm, state, time, now_ns);
   if (time < state.last_transition_ns && time < state.last_resume_ns) return;  // An older pause's, late.
   set_state(vm, time, "stopped");
   Incident* pause = open_of(vm.id, Topic::pause);

@@ -76,7 +76,7 @@ static_assert(sizeof(Loss) == 24);
 enum class SensorState : std::uint32_t { off = 0, on = 1, failed = 2, partial = 3 };
 
 /// What a source could and could not see. Text: name NUL detail NUL remedy.
-/// Names in use: qmp, proc, kmsg, psi, cgroup, reach, bpf.
+/// Names in use: qmp, proc, kmsg, psi, cgroup, reach, bpf, tap, qemu.
 struct Sensor {
   static constexpr RecordType kType = RecordType::sensor;
   std::uint32_t state;  ///< A SensorState.
