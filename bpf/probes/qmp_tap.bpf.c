@@ -227,7 +227,8 @@ static __always_inline struct qmp_tap_socket* register_monitor(u64 ino) {
 }
 
 /* QEMU reads its monitor byte by byte. The bytes are kept in the socket's row until a command may have ended,
- * and told of as one piece: one thread at a time reads a monitor. @return whether nothing is to be told yet. */
+ * and told of as one piece: one thread at a time reads a monitor. @return whether nothing is to be told yet.
+ */
 static __always_inline bool hold(struct qmp_tap_socket* row) {
   struct place place = {};
   char byte = 0;
