@@ -2,13 +2,19 @@
 // Storage behind a server that QEMU's own NBD client speaks to: a server that stands still is told while it
 // does; an idle connection and a slow server never look like that.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
+#include <cstdlib>
+#include <optional>
+#include <stdexcept>
 
 #include "core/text.hpp"
+#include "core/unique_fd.hpp"
 #include "host/threads.hpp"
 #include "qmp/unix_sockets.hpp"
 #include "tests/support/capability.hpp"
@@ -224,6 +230,59 @@ TEST(StorageServer, OneThatDoesNotComeBackIsTheNetworks) {
   const auto incidents = vm_why({trace});
   ASSERT_EQ(incidents.size(), 1u) << vm_why_text(trace);
   EXPECT_TRUE(is_verdict(incidents.front(), "storage-network", "proven"));
+}
+
+/// The calling thread is in a network of its own, where only "lo" is, as long as this lives: so is what it
+/// starts.
+class OwnNetwork {
+ public:
+  OwnNetwork() : before_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
+    if (!before_ || ::unshare(CLONE_NEWNET) != 0) throw std::runtime_error("no network namespace");
+    if (run_program({"ip", "link", "set", "lo", "up"}).status.code != 0) throw std::runtime_error("ip link");
+  }
+  ~OwnNetwork() {
+    if (::setns(before_.get(), CLONE_NEWNET) != 0) std::abort();
+  }
+
+ private:
+  UniqueFd before_;
+};
+
+TEST(StorageServer, OneInAnotherNetworkNamespaceIsSeenToo) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  VMWHY_NEEDS(net_namespace);
+  const TempDir dir;
+  std::optional<NbdServer> server;
+  std::optional<QemuProcess> vm;
+  {
+    const OwnNetwork network;
+    server.emplace();
+    vm.emplace(dir, QemuOptions{.boot = "writer.bin", .args = nbd_disk(server->socket())});
+  }
+  stopped_server_is_told(dir, *server, *vm);
+}
+
+TEST(StorageServer, OneThatDiesInAnotherNetworkNamespaceIsTheNetworks) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  VMWHY_NEEDS(net_namespace);
+  const TempDir dir;
+  std::optional<NbdServer> server;
+  std::optional<QemuProcess> vm;
+  {
+    const OwnNetwork network;
+    server.emplace();
+    vm.emplace(dir, QemuOptions{.boot = "writer.bin", .args = nbd_disk(server->socket())});
+  }
+  Watcher watch(dir, {&*vm});
+  vm->cont();
+  ASSERT_TRUE(did_io(*vm));
+  server->process().signal(SIGKILL);
+  EXPECT_TRUE(is_verdict(watch.incident("pause"), "storage-network", "proven"));
+  watch.finish();
 }
 
 }  // namespace

@@ -290,6 +290,12 @@ std::string probe_sock_diag() {
   return "sock_diag does not tell of a TCP socket";
 }
 
+std::string probe_net_namespace() {
+  // `ip` brings its loopback device up, and a monitor's socket is reached by its path from another one.
+  const Output output = run_program({"unshare", "-n", "ip", "link", "set", "lo", "up"});
+  return output.status.code == 0 ? "" : "unshare -n ip link: " + output.err.substr(0, output.err.find('\n'));
+}
+
 std::string probe_io_uring() {
   const std::string disabled = read_file("/proc/sys/kernel/io_uring_disabled");
   return disabled == "0\n" ? "" : "/proc/sys/kernel/io_uring_disabled: " + disabled;
@@ -353,6 +359,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"uprobes", probe_uprobes},
       {"kvm_events", probe_kvm_events},
       {"sock_diag", probe_sock_diag},
+      {"net_namespace", probe_net_namespace},
   };
   return all;
 }
