@@ -243,6 +243,17 @@ NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::st
   return out;
 }
 
+void add_mount(NodeFacts& facts, std::uint32_t pid, const std::string& path, const std::string& proc) {
+  if (!path.starts_with('/') || path.starts_with("/proc/") || path.starts_with("/dev/")) return;
+  const auto mounts =
+      parse_mounts(read_or_empty((pid == 0 ? proc + "/self" : base_of(pid, proc)) + "/mountinfo", 4u << 20));
+  const MountLine* mount = mount_of(mounts, path);
+  if (mount == nullptr) return;
+  facts.mount_point = mount->point;
+  facts.fs_type = mount->type;
+  facts.mount_source = mount->source;
+}
+
 Tail read_tail(std::uint32_t pid, const std::string& path, std::size_t limit, const std::string& proc) {
   Tail out;
   // The process may be gone, and its root with it.

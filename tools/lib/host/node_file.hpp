@@ -25,6 +25,10 @@ struct NodeFacts {
 NodeFacts look_at_node(std::uint32_t pid, const std::string& path, const std::string& proc = "/proc",
                        const std::string& sys = "/sys");
 
+/// Of a file that does not answer: the mount that its path lies on, by the table of mounts alone.
+void add_mount(NodeFacts& facts, std::uint32_t pid, const std::string& path,
+               const std::string& proc = "/proc");
+
 /// The last `limit` bytes of a file, beginning at a line where it can.
 struct Tail {
   std::uint64_t offset = 0;

@@ -164,7 +164,7 @@ void StorageProbe::attach(asio::io_context& io) {
 void StorageProbe::look(std::uint32_t pid, const std::string& path, std::chrono::milliseconds deadline,
                         std::function<void(const NodeAnswer&)> handler) {
   impl_->request(wire::Kind::node, pid, path, deadline,
-                 [handler = std::move(handler)](const wire::Answer& answer) {
+                 [handler = std::move(handler), pid, path](const wire::Answer& answer) {
                    NodeAnswer out;
                    out.reached = answer.reached != 0;
                    out.facts.file = answer.file;
@@ -174,6 +174,7 @@ void StorageProbe::look(std::uint32_t pid, const std::string& path, std::chrono:
                    out.facts.mount_source = trace::text_field(text, 2);
                    out.facts.devices = trace::text_field(text, 3);
                    out.facts.quotas = trace::text_field(text, 4);
+                   if (!out.reached) add_mount(out.facts, pid, path);
                    handler(out);
                  });
 }

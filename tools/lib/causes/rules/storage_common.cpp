@@ -78,6 +78,7 @@ Finding storage_finding(const Case& c, Confidence confidence) {
     } else if (!s.file->fs_type.empty()) {
       finding.details["mount"] = s.file->mount;
       finding.details["fs_type"] = s.file->fs_type;
+      if (s.file->file.flags & trace::kNodeUnreachable) return finding;
       finding.details["fs_size_bytes"] = s.file->file.fs_size_bytes;
       finding.details["fs_free_bytes"] = s.file->file.fs_free_bytes;
       finding.details["fs_avail_bytes"] = s.file->file.fs_avail_bytes;
