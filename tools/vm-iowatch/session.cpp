@@ -253,12 +253,16 @@ void Session::every_tick() {
   if (now >= last_clock_ns_ + kSecond) {
     last_clock_ns_ = now;
     recorder_->add(trace::make_record(now, 0, clock::take_snapshot(trace::ClockReason::tick)));
-    look_at_threads(now);
     const bool alive = std::any_of(vms_.begin(), vms_.end(), [](const auto& entry) {
       return ::kill(static_cast<pid_t>(entry.second->pid()), 0) == 0 || errno != ESRCH;
     });
     if (!alive) return stop("every VM has ended");
     if (const auto error = recorder_->take_error()) complain(*error);
+  }
+  if (now >= threads_due_ns_) {
+    look_at_threads(now);
+    // A hundredth of the time is enough to spend on it.
+    threads_due_ns_ = now + std::clamp<std::uint64_t>(100 * (clock::now_ns() - now), 1, kSecond);
   }
   look_at_links(now);
   tick_.expires_after(kTick);
@@ -274,12 +278,14 @@ void Session::look_at_threads(std::uint64_t now) {
     const std::uint32_t pid = entry.second->pid();
     for (const host::ThreadSample& thread : host::sample_threads(pid)) {
       if (thread.state != 'D' && !thread.waits_for_fuse) continue;
-      auto& state = still[{pid, thread.tid}];
-      const auto before = waiting_.find({pid, thread.tid});
-      state = before == waiting_.end() ? std::pair{now, false} : before->second;
-      if (state.second || state.first + static_cast<std::uint64_t>(options_.hang.count()) > now) continue;
-      state.second = true;
       const trace::OwnedRecord record = host::thread_record(pid, thread.tid, {}, now, entry.first);
+      const std::uint64_t switches = record.view().as<trace::ThreadState>().switches;
+      Waiting& state = still[{pid, thread.tid}];
+      const auto before = waiting_.find({pid, thread.tid});
+      const bool stands = before != waiting_.end() && before->second.switches == switches;
+      state = stands ? before->second : Waiting{now, switches, false};
+      if (state.told || state.since_ns + static_cast<std::uint64_t>(options_.hang.count()) > now) continue;
+      state.told = true;
       recorder_->add(record);
       entry.second->look_again();
       Event event;
@@ -287,7 +293,7 @@ void Session::look_at_threads(std::uint64_t now) {
       event.time_ns = now;
       event.vm = entry.second->name();
       event.layer = "fs";
-      event.latency_ns = now - state.first;
+      event.latency_ns = now - state.since_ns;
       const std::string wchan(trace::text_field(record.text, 1));
       event.chain.push_back(boost::json::object{{"layer", "fs"}, {"thread", thread.tid}, {"wchan", wchan}});
       event.text = fmt::format("thread {} waits in the kernel ({}) for {} by now", thread.tid,

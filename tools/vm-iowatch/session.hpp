@@ -70,8 +70,14 @@ class Session {
   std::map<std::uint32_t, std::unique_ptr<Vm>> vms_;
   std::map<std::uint32_t, bool> learned_;
   std::map<std::uint32_t, std::string> open_files_;  ///< When the map was learned.
-  /// Threads in D, or waiting for a FUSE server: since when, and whether it was told.
-  std::map<std::pair<std::uint32_t, std::uint32_t>, std::pair<std::uint64_t, bool>> waiting_;
+  /// A thread in D, or waiting for a FUSE server.
+  struct Waiting {
+    std::uint64_t since_ns = 0;  ///< Since then it has not moved.
+    std::uint64_t switches = 0;
+    bool told = false;
+  };
+  std::map<std::pair<std::uint32_t, std::uint32_t>, Waiting> waiting_;  ///< By process and thread.
+  std::uint64_t threads_due_ns_ = 0;
   std::uint64_t last_sample_ns_ = 0, last_clock_ns_ = 0, last_look_ns_ = 0;
   bool watching_ = false, stopping_ = false, node_found_ = false;
   std::string stop_reason_;
