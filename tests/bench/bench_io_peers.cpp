@@ -271,7 +271,8 @@ void tell(Report& report, const std::vector<Tool>& tools, const Load& load) {
     const Tool& tool = tools[i];
     const auto at = tool.rates.find(load.name);
     if (at == tool.rates.end()) {
-      report.skip(load.name + " with " + tool.name + ": " + tool.missing);
+      report.skip(load.name + " with " + tool.name + ": " +
+                  (tool.missing.empty() ? "it was never there before fio began to count" : tool.missing));
       continue;
     }
     report.add({.figure = load.name + ", with " + tool.name + ": slower by",
