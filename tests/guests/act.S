@@ -10,6 +10,8 @@
 #define PM1A_CNT 0x604    /* ACPI: sleep type in bits 10 to 12, sleep enable in bit 13 */
 #define IB700 0x443       /* -device ib700: starts the timer; low nibble 15 - s/2 */
 #define RESET_CONTROL 0xcf9
+#define DUTY 3            /* of ten ticks */
+#define DEBUGCON 0xe9
 
         .code16
         .globl  _start
@@ -59,6 +61,51 @@ _start: cli
         out     %al, %dx
 #elif defined(ACT_busy)
 2:      jmp     2b
+#elif defined(ACT_ports)
+2:      out     %al, $0x80
+        jmp     2b
+#elif defined(ACT_duty)
+        mov     $0x36, %al              // the timer: mode 3, 1193182 Hz / 11932 = 100 ticks a second
+        out     %al, $0x43
+        mov     $(11932 & 0xff), %al
+        out     %al, $0x40
+        mov     $(11932 >> 8), %al
+        out     %al, $0x40
+        mov     0x46c, %bx
+        xor     %esi, %esi              // spun, and
+        xor     %edi, %edi              // halted, in 1024 ticks of the time stamp counter
+        call    now
+cycle:  add     $DUTY, %bx
+2:      mov     0x46c, %ax
+        sub     %bx, %ax
+        js      2b
+        call    now
+        add     %ecx, %esi
+        add     $(10 - DUTY), %bx
+3:      hlt
+        mov     0x46c, %ax
+        sub     %bx, %ax
+        js      3b
+        call    now
+        add     %ecx, %edi
+        mov     %esi, %ecx
+        call    put
+        mov     %edi, %ecx
+        call    put
+        jmp     cycle
+now:    rdtsc                           // ecx: since the last call
+        shrd    $10, %edx, %eax
+        mov     %eax, %ecx
+        sub     %ebp, %ecx
+        mov     %eax, %ebp
+        ret
+put:    mov     $DEBUGCON, %dx
+        .rept   4
+        mov     %cl, %al
+        out     %al, %dx
+        shr     $8, %ecx
+        .endr
+        ret
 #elif !defined(ACT_idle)
 #error "no such act"
 #endif
