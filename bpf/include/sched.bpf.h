@@ -29,6 +29,14 @@ struct sched_entity {
 struct signal_struct {
   int group_exit_code;
 };
+/* The thread that executes another program and waits for the others to end; 49697335e0b4 (5.17) renamed it.
+ */
+struct signal_struct___v5_17 {
+  struct task_struct* group_exec_task;
+};
+struct signal_struct___before_5_17 {
+  struct task_struct* group_exit_task;
+};
 struct task_struct {
   int pid;
   int tgid;
@@ -39,6 +47,7 @@ struct task_struct {
   int exit_code;
   int on_cpu;
   int prio;
+  u64 start_time;
   unsigned long jobctl;
   unsigned int in_memstall : 1;
 };
@@ -131,6 +140,22 @@ static __always_inline u64 task_ran_ns(const struct task_struct* task) {
   if (bpf_core_read(&sum, sizeof(sum), &task->se.sum_exec_runtime) != 0) return 0;
   if (bpf_core_read(&before, sizeof(before), &task->se.prev_sum_exec_runtime) != 0) return 0;
   return sum > before ? sum - before : 0;
+}
+
+/* Whether a thread of its process executes another program, so that the others end. */
+static __always_inline bool task_gives_way_to_exec(const struct task_struct* task) {
+  const struct signal_struct___v5_17* newer = NULL;
+  const struct signal_struct___before_5_17* older = NULL;
+  struct signal_struct* signal = NULL;
+  u64 who = 0;
+  if (bpf_core_read(&signal, sizeof(signal), &task->signal) != 0 || !signal) return false;
+  newer = (const void*)signal;
+  older = (const void*)signal;
+  if (bpf_core_field_exists(newer->group_exec_task))
+    bpf_core_read(&who, sizeof(who), &newer->group_exec_task);
+  else if (bpf_core_field_exists(older->group_exit_task))
+    bpf_core_read(&who, sizeof(who), &older->group_exit_task);
+  return who != 0;
 }
 
 static __always_inline bool task_in_memstall(const struct task_struct* task) {

@@ -7,10 +7,11 @@
 
 enum {
   STALLS_STATES = 16,
-  STALLS_CULPRITS = 16,    /* Of a thread, since it was registered. */
+  STALLS_CULPRITS = 16,    /* Of a thread: those that ran last while it waited. */
   STALLS_ONE_CULPRITS = 8, /* Of one stall. */
   STALLS_FRAMES = 20,      /* Of a kernel stack. */
   STALLS_PAGE_TIDS = 1024, /* Thread ids of one page of the table from thread to slot. */
+  STALLS_FILTER = 4096,    /* Bits of the filter that nearly all threads which are not registered end at. */
   STALLS_WAITERS = 8,      /* Threads waiting for one CPU that culprits are found for. */
   STALLS_EXIT_CODES = 256, /* Exit reasons that KVM's time is split by. */
   STALLS_USER_CODES = 64,  /* KVM_EXIT_* that QEMU's time is split by. */
@@ -56,7 +57,8 @@ enum stalls_probe {
   STALLS_PROBE_KVM_USERSPACE = 12,
   STALLS_PROBE_KVM_FPU = 13,
   STALLS_PROBE_KVM_WAKEUP = 14,
-  STALLS_PROBES = 15,
+  STALLS_PROBE_EXEC = 15,
+  STALLS_PROBES = 16,
 };
 
 /* Rows of stalls_stats, behind one row of hits for each probe. */
@@ -72,8 +74,10 @@ enum stalls_stat {
 struct stalls_culprit {
   __u32 tid;
   __u32 tgid;
+  __u64 born_ns; /* The kernel's task_struct.start_time: tells apart who had the same ids after each other. */
   char comm[16];
   __u64 ns;
+  __u64 last_ns; /* When it was blamed last; 0 in a stall. */
 };
 
 enum stalls_message {
@@ -81,6 +85,7 @@ enum stalls_message {
   STALLS_MESSAGE_SIGNAL = 2,
   STALLS_MESSAGE_VICTIM = 3, /* The OOM killer has chosen a process. */
   STALLS_MESSAGE_EXIT = 4,   /* A process ended: the exit of its main thread. */
+  STALLS_MESSAGE_EXEC = 6,   /* A process became another program: `sender_comm` is what it is called now. */
   STALLS_MESSAGE_USER = 5,   /* The user stack of the longest sleep of the stall that comes next. */
 };
 
@@ -148,8 +153,8 @@ struct stalls_thread {
   __u32 wait_cpu;
   __u64 charged_ns; /* Until when culprits of the present wait are known. */
   __u64 ns[STALLS_STATES];
-  __u64 stalls; /* That ended, above the threshold. */
-  __u64 others_ns;
+  __u64 stalls;    /* That ended, above the threshold. */
+  __u64 blamed_ns; /* Waited while it was known who ran, those included that `culprits` has let go. */
   struct stalls_culprit culprits[STALLS_CULPRITS];
   __u64 kvm_ns[STALLS_EXIT_CODES]; /* By the low byte of the exit reason; SVM: 0xf0 to 0xf3 are 0x400 to
                                       0x403. */
@@ -164,7 +169,7 @@ struct stalls_tids {
 };
 
 struct stalls_signal {
-  __u32 message; /* STALLS_MESSAGE_SIGNAL, _VICTIM or _EXIT. */
+  __u32 message; /* STALLS_MESSAGE_SIGNAL, _VICTIM, _EXIT or _EXEC. */
   __s32 signal;  /* _EXIT: as wait(2) encodes it. */
   __u64 time_ns;
   __u32 sender_tgid; /* _VICTIM: whose allocation failed. */

@@ -30,6 +30,7 @@ struct Tracepoint {
 };
 constexpr std::array<Tracepoint, STALLS_PROBES> kTracepoints{{
     {STALLS_PROBE_EXIT, "sched_process_exit", false, true},
+    {STALLS_PROBE_EXEC, "sched_process_exec", false, false},
     {STALLS_PROBE_MIGRATE, "sched_migrate_task", false, false},
     {STALLS_PROBE_SIGNAL, "signal_generate", false, false},
     {STALLS_PROBE_VICTIM, "mark_victim", false, false},
@@ -123,6 +124,14 @@ class Stalls::Impl {
     if (page >= page_count) return nullptr;
     return &static_cast<stalls_tids*>(pages)[page].slot[tid % STALLS_PAGE_TIDS];
   }
+  /// The first of a bit sets it, the last takes it away.
+  void let_through(std::uint32_t tid, bool let) {
+    std::uint32_t& count = filtered[tid % STALLS_FILTER];
+    count += let ? 1u : -1u;
+    const std::uint64_t mask = std::uint64_t{1} << (tid % 64);
+    auto& word = skeleton->bss->filter[tid / 64 % (STALLS_FILTER / 64)];
+    __atomic_store_n(&word, count != 0 ? word | mask : word & ~mask, __ATOMIC_RELEASE);
+  }
   stalls_thread& row(std::uint32_t slot) const { return static_cast<stalls_thread*>(rows)[slot]; }
 
   StallsOptions options;
@@ -135,6 +144,7 @@ class Stalls::Impl {
   std::size_t rows_bytes = 0, pages_bytes = 0, users_bytes = 0;
   std::uint32_t page_count = 0;
   std::vector<std::uint32_t> free_slots;
+  std::array<std::uint32_t, STALLS_FILTER> filtered{};  ///< How many threads share a bit of the filter.
 };
 
 void Stalls::Impl::choose(const Environment& environment, const KernelBtf& kernel) {
@@ -278,6 +288,7 @@ Result<std::uint32_t> Stalls::add(std::uint32_t tgid, std::uint32_t tid, std::ui
   row.wait_cpu = UINT32_MAX;  // A list may still hold the slot's last thread.
   row.pid_tgid = static_cast<std::uint64_t>(tgid) << 32 | tid;
   __atomic_store_n(place, static_cast<std::uint16_t>(slot + 1), __ATOMIC_RELEASE);
+  impl_->let_through(tid, true);
   return slot;
 }
 
@@ -286,6 +297,7 @@ void Stalls::remove(std::uint32_t slot) {
   stalls_thread& row = impl_->row(slot);
   std::uint16_t* place = impl_->place_of(static_cast<std::uint32_t>(row.pid_tgid));
   if (place && *place == slot + 1) __atomic_store_n(place, 0, __ATOMIC_RELEASE);
+  impl_->let_through(static_cast<std::uint32_t>(row.pid_tgid), false);
   __atomic_store_n(&row.pid_tgid, 0, __ATOMIC_RELEASE);
   row.wait_cpu = UINT32_MAX;  // Lists that hold it let it go.
   // Used again last: a probe that still holds the row has long let go of it by then.

@@ -4,7 +4,7 @@
  * User space registers a thread: it fills a row, and then the thread's place in an array that is indexed by
  * thread id. Probes only look up. Transitions of one thread follow each other under the lock of the run queue
  * that it is on, or in its own context, so a row has one writer at a time. A switch between threads that are
- * not registered costs three array lookups.
+ * not registered costs a look at a list of its CPU and at two bits.
  *
  * Events can be missing: some kernels run no probe in the context of tasks that they protect, so that the
  * switch from such a task is not told. Then the next one does not begin with the thread that the last one
@@ -34,6 +34,7 @@ PROBE(sched_switch, on_switch(ctx, true), on_switch(ctx, false))
 PROBE(sched_wakeup, on_wakeup((void*)ctx[0], true), on_wakeup((void*)ctx[0], false))
 PROBE(sched_migrate_task, on_migrate((void*)ctx[0], ctx[1], true), on_migrate((void*)ctx[0], ctx[1], false))
 PROBE(sched_process_exit, on_exit((void*)ctx[0], true), on_exit((void*)ctx[0], false))
+PROBE(sched_process_exec, on_exec((void*)ctx[0], ctx[1], true), on_exec((void*)ctx[0], ctx[1], false))
 PROBE(signal_generate, on_signal(ctx, true), on_signal(ctx, false))
 SAME(mark_victim, on_victim(ctx))
 SAME(mm_vmscan_direct_reclaim_begin, on_reclaim(true, STALLS_PROBE_RECLAIM_BEGIN))

@@ -37,6 +37,7 @@
 #include "host/tcp_sockets.hpp"
 #include "loop_device.hpp"
 #include "mount.hpp"
+#include "pid_again.hpp"
 #include "qmp/unix_sockets.hpp"
 #include "sym/executable.hpp"
 #include "temp_dir.hpp"
@@ -136,6 +137,17 @@ std::string probe_freezer(Freezer::Version version) {
   group.freeze();
   group.thaw();
   return "";
+}
+
+// The number of a child that was reaped, for another.
+std::string probe_pid_again() {
+  const pid_t first = ::fork();
+  if (first == 0) ::_exit(0);
+  if (first < 0 || ::waitpid(first, nullptr, 0) != first) return error_of("fork");
+  const pid_t second = fork_as(first);
+  if (second == 0) ::_exit(0);
+  if (second < 0) return error_of("clone3 with set_tid");
+  return ::waitpid(second, nullptr, 0) == second && second == first ? "" : "another number was given";
 }
 
 std::string probe_cpu_quota() {
@@ -331,6 +343,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"freezer_v2", [] { return probe_freezer(Freezer::Version::v2); }},
       {"cpu_quota", probe_cpu_quota},
       {"memory_limit", probe_memory_limit},
+      {"pid_again", probe_pid_again},
       {"ptrace", probe_ptrace},
       {"qemu",
        [] {

@@ -154,6 +154,14 @@ bool takes_descriptor(std::int32_t number) {
   return call && call->descriptor;
 }
 
+void Enricher::load() {
+  auto loaded = sym::KernelSymbols::load();
+  if (loaded)
+    symbols_ = std::move(*loaded);
+  else
+    obstacle_ = "kernel stacks have no names: " + to_string(loaded.error());
+}
+
 void Enricher::enrich(stalls::Stall& stall, const stalls_block& block) {
   if (stall.record.block_ns == 0) return;
   stall.call = system_call_name(block.syscall);
@@ -163,15 +171,7 @@ void Enricher::enrich(stalls::Stall& stall, const stalls_block& block) {
         host::read_or_empty(fmt::format("/proc/{}/task/{}/wchan", stall.record.pid, stall.record.tid), 256);
     if (stall.wchan == "0") stall.wchan.clear();
   }
-  if (block.frames <= 0) return;
-  if (!std::exchange(tried_, true)) {
-    auto loaded = sym::KernelSymbols::load();
-    if (loaded)
-      symbols_ = std::move(*loaded);
-    else
-      obstacle_ = "kernel stacks have no names: " + to_string(loaded.error());
-  }
-  if (!symbols_) return;
+  if (block.frames <= 0 || !symbols_) return;
   const auto frames =
       std::min<std::size_t>(static_cast<std::size_t>(block.frames) / sizeof(block.stack[0]), STALLS_FRAMES);
   const std::vector<std::uint64_t> stack(block.stack, block.stack + frames);

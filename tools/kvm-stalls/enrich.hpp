@@ -24,6 +24,9 @@ std::uint32_t thread_numbered(std::uint32_t pid, std::uint32_t number);
 
 class Enricher {
  public:
+  /// Reads the kernel's symbols, which takes a tenth of a second or more. Until then its stacks have no
+  /// names.
+  void load();
   /// @param block  The sleep that the stall's stack belongs to.
   void enrich(stalls::Stall& stall, const stalls_block& block);
   /// Why kernel stacks have no names; empty: they have.
@@ -31,7 +34,6 @@ class Enricher {
 
  private:
   std::optional<sym::KernelSymbols> symbols_;
-  bool tried_ = false;
   std::string obstacle_;
 };
 

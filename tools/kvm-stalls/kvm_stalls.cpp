@@ -35,8 +35,12 @@ namespace asio = boost::asio;
 
 // Room for threads that start while we watch. A row costs 4 KiB.
 constexpr std::size_t kSpareThreads = 512, kMostThreads = 65534;
-// How often rows are looked at for stalls that have not ended.
-constexpr std::chrono::milliseconds kLook{20};
+// How often rows are looked at for stalls that have begun: as long as the threshold, so that when a stall
+// crosses it is known before it does, but within these bounds.
+constexpr std::chrono::nanoseconds kLookLeast = std::chrono::milliseconds(5),
+                                   kLookMost = std::chrono::milliseconds(20);
+// How long the begin waits for the code of QEMUs to be read: stalls are named with it.
+constexpr std::chrono::milliseconds kCodeIsRead{1000};
 constexpr std::size_t kMaxSignals = 1000, kMaxSleeps = 1000;
 
 class Session {
@@ -66,6 +70,8 @@ class Session {
   void on_stall(const stalls_stall& raw);
   void on_signal(const stalls_signal& raw);
   void on_exit(const stalls_signal& raw);
+  void on_exec(const stalls_signal& raw);
+  void let_go(std::uint32_t pid);
   void take(Seen seen);
   void add_user_stack(Seen& seen);
   void name_owner(Seen& seen) const;
@@ -145,6 +151,9 @@ int Session::prepare() {
     return fail(to_string(attached.error()), cli::kEnvironment);
   if (trace_) trace_->begin(probes_->probes(), io_);
   start_threads(*vms);
+  // What takes its time is done before the first stall waits for it.
+  enricher_.load();
+  user_stacks_.wait_until_read(kCodeIsRead);
   if (const std::string missing = missing_vcpus(*vms); !missing.empty()) {
     if (tracker_->threads().empty()) return fail(missing, cli::kEnvironment);
     notes_.push_back(missing);
@@ -201,7 +210,12 @@ void Session::on_message(const void* data, std::size_t bytes) {
   } else if (bytes == sizeof(stalls_signal)) {
     stalls_signal raw;
     std::memcpy(&raw, data, sizeof raw);
-    message == STALLS_MESSAGE_EXIT ? on_exit(raw) : on_signal(raw);
+    if (message == STALLS_MESSAGE_EXIT)
+      on_exit(raw);
+    else if (message == STALLS_MESSAGE_EXEC)
+      on_exec(raw);
+    else
+      on_signal(raw);
   }
 }
 
@@ -297,20 +311,7 @@ void Session::tell(const std::string& line) {
 }
 
 void Session::on_signal(const stalls_signal& raw) {
-  Signal signal;
-  signal.time_ns = raw.time_ns;
-  signal.sender = std::string(raw.sender_comm, ::strnlen(raw.sender_comm, sizeof raw.sender_comm));
-  const bool victim = raw.message == STALLS_MESSAGE_VICTIM;
-  signal.record = {
-      .pid = raw.target_tgid,
-      .tid = raw.target_tid,
-      .what = static_cast<std::uint32_t>(victim ? trace::SignalWhat::oom_victim : trace::SignalWhat::sent),
-      .signal = raw.signal,
-      .code = raw.code,
-      .result = raw.result,
-      .sender_pid = raw.sender_tgid,
-      .sender_tid = raw.sender_tid,
-      .sender_uid = raw.sender_uid};
+  Signal signal = make_signal(raw);
   if (trace_) trace_->add(signal);
   reactions_.on_signal(signal, name_alone(raw.target_tgid));
   if (live())
@@ -323,8 +324,27 @@ void Session::on_exit(const stalls_signal& raw) {
                               ? "was killed by " + signal_name(WTERMSIG(raw.signal))
                               : fmt::format("ended with status {}", WEXITSTATUS(raw.signal));
   on_end(raw.target_tgid, raw.signal, raw.time_ns, how);
-  tracker_->forget(raw.target_tgid);
-  user_stacks_.forget(raw.target_tgid);
+  let_go(raw.target_tgid);
+}
+
+void Session::on_exec(const stalls_signal& raw) {
+  const std::string program(raw.sender_comm, ::strnlen(raw.sender_comm, sizeof raw.sender_comm));
+  const std::uint32_t pid = raw.target_tgid;
+  auto again = qmp::inspect_qemu(pid);
+  on_end(pid, std::nullopt, raw.time_ns,
+         fmt::format("became another program by execve, {}: {}", printable(program, 64),
+                     again ? "a QEMU, watched anew" : "no QEMU, and no longer watched"));
+  if (again) {
+    tracker_->forget(pid);
+    tracker_->add(*again);
+  } else {
+    let_go(pid);
+  }
+}
+
+void Session::let_go(std::uint32_t pid) {
+  tracker_->forget(pid);
+  user_stacks_.forget(pid);
   if (!options_.all && tracker_->empty()) stop();
 }
 
@@ -333,7 +353,7 @@ void Session::on_end(std::uint32_t pid, std::optional<int> code, std::uint64_t t
   const std::string text = fmt::format("{} {}", vm_name(pid), how);
   if (live()) tell(since_begin(time_ns) + " " + text);
   if (notes_.size() < 64) notes_.push_back(text);
-  if (trace_) trace_->add_end(pid, code, time_ns);
+  if (trace_) trace_->add_end(pid, code, time_ns, code ? "sched_process_exit" : how);
   reactions_.on_end(pid, name_alone(pid), text);
 }
 
@@ -354,8 +374,8 @@ void Session::record_window(const std::vector<Share>& threads) {
 
 void Session::arm_interval() {
   const bool asked = options_.interval.count() > 0;
-  if (!asked && !trace_) return;
-  // A trace holds a window each second even where no table is asked for.
+  // A trace holds a window each second even where no table is asked for; and with a window, threads that
+  // ended make room.
   interval_.expires_after(asked ? options_.interval : std::chrono::seconds(1));
   interval_.async_wait([this, asked](boost::system::error_code error) {
     if (error) return;
@@ -393,7 +413,10 @@ void Session::arm_second() {
 }
 
 void Session::arm_look() {
-  look_.expires_after(kLook);
+  const std::chrono::nanoseconds usual = std::clamp(options_.min_latency, kLookLeast, kLookMost);
+  const std::chrono::nanoseconds crossing(
+      static_cast<std::int64_t>(std::min(tracker_->next_crossing_ns(), std::uint64_t{1} << 62)));
+  look_.expires_after(std::min(usual, crossing));
   look_.async_wait([this](boost::system::error_code error) {
     if (error) return;
     notice_sleep();

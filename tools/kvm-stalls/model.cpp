@@ -55,6 +55,13 @@ double Share::error() const {
   return std::abs(static_cast<double>(stalls::sum(times)) - whole) / whole;
 }
 
+void Share::set_blamed(std::uint64_t blamed_ns) {
+  std::sort(culprits.begin(), culprits.end(),
+            [](const stalls::Culprit& a, const stalls::Culprit& b) { return a.ns > b.ns; });
+  others_ns = blamed_ns;
+  for (const stalls::Culprit& culprit : culprits) others_ns -= std::min(others_ns, culprit.ns);
+}
+
 Counted count(const stalls_thread& row, std::uint64_t now_ns) {
   Counted out;
   std::copy(std::begin(row.ns), std::end(row.ns), out.times.begin());
@@ -65,8 +72,9 @@ Counted count(const stalls_thread& row, std::uint64_t now_ns) {
     out.time_ns = row.since_ns;  // It ended then.
   for (const stalls_culprit& culprit : row.culprits)
     if (culprit.ns)
-      out.culprits[{culprit.tgid, culprit.tid}] = {culprit.ns, culprit.tid, culprit.tgid, comm_of(culprit)};
-  out.others_ns = row.others_ns;
+      out.culprits[{culprit.tgid, culprit.tid, culprit.born_ns}] = {culprit.ns, culprit.tid, culprit.tgid,
+                                                                    comm_of(culprit)};
+  out.blamed_ns = row.blamed_ns;
   out.stalls = row.stalls;
   return out;
 }
@@ -77,6 +85,7 @@ Share between(const Thread& thread, const Counted& before, const Counted& after)
   out.window_ns = after.time_ns > before.time_ns ? after.time_ns - before.time_ns : 0;
   for (std::size_t i = 0; i < stalls::kStates; ++i)
     out.times[i] = after.times[i] > before.times[i] ? after.times[i] - before.times[i] : 0;
+  const std::uint64_t blamed = after.blamed_ns - std::min(after.blamed_ns, before.blamed_ns);
   for (const auto& [key, culprit] : after.culprits) {
     const auto earlier = before.culprits.find(key);
     stalls::Culprit rest = culprit;
@@ -84,9 +93,7 @@ Share between(const Thread& thread, const Counted& before, const Counted& after)
     if (earlier != before.culprits.end() && earlier->second.ns <= rest.ns) rest.ns -= earlier->second.ns;
     if (rest.ns) out.culprits.push_back(std::move(rest));
   }
-  std::sort(out.culprits.begin(), out.culprits.end(),
-            [](const stalls::Culprit& a, const stalls::Culprit& b) { return a.ns > b.ns; });
-  out.others_ns = after.others_ns - std::min(after.others_ns, before.others_ns);
+  out.set_blamed(blamed);
   out.stalls = after.stalls - std::min(after.stalls, before.stalls);
   return out;
 }
@@ -132,6 +139,24 @@ Seen make_ongoing(const Thread& thread, const stalls_thread& row, std::uint64_t 
   out.record.state = row.state;
   out.record.times = stalls::from_array(out.times);
   return seen;
+}
+
+Signal make_signal(const stalls_signal& raw) {
+  Signal out;
+  out.time_ns = raw.time_ns;
+  out.sender = std::string(raw.sender_comm, ::strnlen(raw.sender_comm, sizeof raw.sender_comm));
+  const bool victim = raw.message == STALLS_MESSAGE_VICTIM;
+  out.record = {
+      .pid = raw.target_tgid,
+      .tid = raw.target_tid,
+      .what = static_cast<std::uint32_t>(victim ? trace::SignalWhat::oom_victim : trace::SignalWhat::sent),
+      .signal = raw.signal,
+      .code = raw.code,
+      .result = raw.result,
+      .sender_pid = raw.sender_tgid,
+      .sender_tid = raw.sender_tid,
+      .sender_uid = raw.sender_uid};
+  return out;
 }
 
 std::string signal_name(int number) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "bpf/load/stalls.hpp"
@@ -29,6 +30,8 @@ struct Share {
   std::uint64_t others_ns = 0;
   std::uint64_t stalls = 0;  ///< That ended.
 
+  /// Sorts the culprits; what is not theirs of all that was blamed on somebody is others'.
+  void set_blamed(std::uint64_t blamed_ns);
   /// How far the times are from adding up to the window, as a part of it.
   double error() const;
 };
@@ -56,8 +59,10 @@ struct Report {
 struct Counted {
   std::uint64_t time_ns = 0;
   stalls::Times times{};
-  std::map<std::pair<std::uint32_t, std::uint32_t>, stalls::Culprit> culprits;  ///< By pid and tid.
-  std::uint64_t others_ns = 0, stalls = 0;
+  /// By pid, tid and when the thread began: ids are used again.
+  std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint64_t>, stalls::Culprit> culprits;
+  std::uint64_t blamed_ns = 0;  ///< By `culprits` and others.
+  std::uint64_t stalls = 0;
 };
 /// @param now_ns  When the row was read: the state that it is in has lasted until then.
 Counted count(const stalls_thread& row, std::uint64_t now_ns);
@@ -74,6 +79,8 @@ Seen make_stall(const Thread& thread, const stalls_stall& raw);
 /// It has not ended by `now_ns`: the present state's time is added.
 Seen make_ongoing(const Thread& thread, const stalls_thread& row, std::uint64_t now_ns);
 
+/// A signal as the probe tells it, or the OOM killer's choice.
+Signal make_signal(const stalls_signal& raw);
 /// "SIGSTOP".
 std::string signal_name(int number);
 /// "SIGSTOP to 4242 by bash [999] (uid 0)".

@@ -129,7 +129,8 @@ void TraceOut::add(const Signal& signal) {
   recorder_.flush();
 }
 
-void TraceOut::add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns) {
+void TraceOut::add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns,
+                       const std::string& learned) {
   if (ledger_) {
     ledger_->drain();
     ledger_->unwatch(pid);
@@ -142,8 +143,7 @@ void TraceOut::add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t
     end.status = WIFSIGNALED(*code) ? WTERMSIG(*code) : WEXITSTATUS(*code);
     end.core_dumped = WIFSIGNALED(*code) && WCOREDUMP(*code);
   }
-  recorder_.add(trace::make_record(time_ns, vm_of(pid), end,
-                                   code ? "sched_process_exit" : "it has no threads any more"));
+  recorder_.add(trace::make_record(time_ns, vm_of(pid), end, learned));
   recorder_.flush();
   vm_by_pid_[pid].ended = true;  // Its number stays known: the times of its threads are told afterwards.
   cgroups_.erase(pid);

@@ -30,9 +30,9 @@ class TraceOut {
   void add(const Share& share);
   void add(const stalls::Stall& stall);
   void add(const Signal& signal);
-  /// @param code  As wait(2) encodes it.
-  /// @param code  As of waitpid(2); none where only its absence was seen.
-  void add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns);
+  /// @param code  As wait(2) encodes it; none where the process did not end, or only its absence was seen.
+  /// @param learned  How this is known: "sched_process_exit".
+  void add_end(std::uint32_t pid, std::optional<int> code, std::uint64_t time_ns, const std::string& learned);
   /// Clocks, pressure and cgroups; flushes.
   void tick();
   /// The clocks, when they showed that the host had slept.

@@ -18,10 +18,36 @@ namespace {
 
 // Threads that ended and are still listed in the total: QEMU's workers come and go.
 constexpr std::size_t kMaxEnded = 256;
+// Of a thread, in all windows: those kept, and those told.
+constexpr std::size_t kMaxCulprits = 1024, kCulpritsOfAll = 64;
 /// What is no vCPU may take longer, up to a bound: a threshold that was raised is not meant for threads that
 /// were meant to be told of at that bound anyway.
 constexpr std::uint64_t kMainFactor = 10, kMainBound = 100'000'000;
 constexpr std::uint64_t kOtherFactor = 100, kOtherBound = 1'000'000'000;
+
+void add_culprits(Tracker::Watched& watched, const Share& window) {
+  for (const stalls::Culprit& culprit : window.culprits) {
+    const auto key = std::tuple(culprit.pid, culprit.tid, culprit.comm);
+    if (watched.culprits.contains(key) || watched.culprits.size() < kMaxCulprits)
+      watched.culprits[key] += culprit.ns;
+  }
+}
+
+/// Since it was registered, until its last window's end.
+Share whole(const Tracker::Watched& watched) {
+  Share out = between(watched.thread, watched.first, watched.last);
+  out.culprits.clear();
+  for (const auto& [key, ns] : watched.culprits) {
+    const auto& [pid, tid, comm] = key;
+    out.culprits.push_back({ns, tid, pid, comm});
+  }
+  out.set_blamed(watched.last.blamed_ns - watched.first.blamed_ns);
+  if (out.culprits.size() > kCulpritsOfAll) {
+    for (std::size_t i = kCulpritsOfAll; i < out.culprits.size(); ++i) out.others_ns += out.culprits[i].ns;
+    out.culprits.resize(kCulpritsOfAll);
+  }
+  return out;
+}
 
 std::set<std::uint32_t> tids_of(std::uint32_t pid) {
   std::set<std::uint32_t> tids;
@@ -94,7 +120,7 @@ std::vector<std::string> Tracker::take_notes() {
 
 void Tracker::add(const qmp::QemuProcess& process) {
   on_vm_(process);
-  alive_[process.pid] = process.start_ns;
+  alive_[process.pid] = {process.start_ns, host::ProcessWatch(process.pid)};
   names_[process.pid] = process.name;
   if (process.threads.empty()) note(fmt::format("no thread of process {} could be seen", process.pid));
   for (const qmp::QemuThread& thread : process.threads) add_thread(process, thread);
@@ -137,14 +163,16 @@ std::vector<std::uint32_t> Tracker::look_again() {
   if (options_.all) {
     for (const auto& [pid, start_ns] : qmp::list_qemu_pids()) {
       const auto known = alive_.find(pid);
-      if (known != alive_.end() && known->second == start_ns) continue;
+      if (known != alive_.end() && known->second.start_ns == start_ns) continue;
       if (known != alive_.end()) forget(pid);  // Its number was used again.
       if (const auto process = qmp::inspect_qemu(pid)) add(*process);
     }
   }
   std::vector<std::uint32_t> gone;
-  for (const auto& [pid, start_ns] : alive_) {
-    const std::set<std::uint32_t> tids = tids_of(pid);
+  for (const auto& [pid, alive] : alive_) {
+    const std::set<std::uint32_t> tids =
+        alive.process.sample() ? tids_of(pid) : std::set<std::uint32_t>();  // Or of another of its number.
+    drop_unseen_ends(pid, tids);
     if (tids.empty()) {
       gone.push_back(pid);
       continue;
@@ -160,6 +188,30 @@ std::vector<std::uint32_t> Tracker::look_again() {
   }
   for (const std::uint32_t pid : gone) forget(pid);
   return gone;
+}
+
+void Tracker::end_watch(std::uint32_t slot) {
+  const Watched& watched = threads_.at(slot);
+  if (ended_.size() < kMaxEnded)
+    ended_.push_back(whole(watched));
+  else
+    ++unlisted_;
+  probes_.remove(slot);
+  slot_of_.erase(watched.thread.tid);
+  told_.erase(slot);
+  threads_.erase(slot);
+  full_ = false;
+}
+
+void Tracker::drop_unseen_ends(std::uint32_t pid, const std::set<std::uint32_t>& tids) {
+  std::vector<std::uint32_t> gone;
+  for (const auto& [slot, watched] : threads_) {
+    if (watched.thread.pid != pid || tids.contains(watched.thread.tid)) continue;
+    const auto row = probes_.read(slot);
+    // A thread whose end was seen is told with the next window.
+    if (!row || row->state < STALLS_STATES) gone.push_back(slot);
+  }
+  for (const std::uint32_t slot : gone) end_watch(slot);
 }
 
 void Tracker::forget(std::uint32_t pid) {
@@ -198,21 +250,11 @@ std::vector<Share> Tracker::window() {
     learn_role(watched, *row);
     const Counted now = count(*row, std::max<std::uint64_t>(read_ns, row->since_ns));
     out.push_back(between(watched.thread, watched.last, now));
+    add_culprits(watched, out.back());
     watched.last = now;
-    if (row->state < STALLS_STATES) continue;
-    if (ended_.size() < kMaxEnded)
-      ended_.push_back(between(watched.thread, watched.first, now));
-    else
-      ++unlisted_;
-    gone.push_back(slot);
+    if (row->state >= STALLS_STATES) gone.push_back(slot);
   }
-  for (const std::uint32_t slot : gone) {
-    probes_.remove(slot);
-    slot_of_.erase(threads_.at(slot).thread.tid);
-    threads_.erase(slot);
-    told_.erase(slot);
-    full_ = false;
-  }
+  for (const std::uint32_t slot : gone) end_watch(slot);
   std::sort(out.begin(), out.end(),
             [](const Share& a, const Share& b) { return listed_before(a.thread, b.thread); });
   return out;
@@ -220,8 +262,7 @@ std::vector<Share> Tracker::window() {
 
 std::vector<Share> Tracker::total() {
   std::vector<Share> out = ended_;
-  for (const auto& [slot, watched] : threads_)
-    out.push_back(between(watched.thread, watched.first, watched.last));
+  for (const auto& [slot, watched] : threads_) out.push_back(whole(watched));
   if (unlisted_ != 0) note(fmt::format("{} more threads came and went", unlisted_));
   std::sort(out.begin(), out.end(),
             [](const Share& a, const Share& b) { return listed_before(a.thread, b.thread); });
@@ -235,12 +276,16 @@ bool Tracker::told(std::uint32_t slot, std::uint64_t begin_ns) const {
 
 std::vector<Seen> Tracker::ongoing(std::uint64_t now_ns) {
   std::vector<Seen> out;
+  next_crossing_ns_ = UINT64_MAX;
   for (auto& [slot, watched] : threads_) {
     const std::uint64_t begin_ns = probes_.stalled_since(slot);
     if (begin_ns == 0 || now_ns <= begin_ns) continue;
     Told& told = told_[slot];
     if (told.begin_ns != begin_ns) told = {begin_ns, threshold(watched.thread.role)};
-    if (now_ns - begin_ns < told.next_ns) continue;
+    if (now_ns - begin_ns < told.next_ns) {
+      next_crossing_ns_ = std::min(next_crossing_ns_, told.next_ns - (now_ns - begin_ns));
+      continue;
+    }
     const auto row = probes_.read(slot);
     const std::uint64_t read_ns = clock::now_ns();
     if (!row || row->stall.begin_ns != begin_ns || row->state >= STALLS_STATES) continue;

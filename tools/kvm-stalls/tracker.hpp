@@ -6,11 +6,14 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "bpf/load/stalls.hpp"
 #include "core/failure.hpp"
+#include "host/process.hpp"
 #include "qmp/discovery.hpp"
 #include "tools/kvm-stalls/model.hpp"
 #include "tools/kvm-stalls/options.hpp"
@@ -39,6 +42,8 @@ class Tracker {
     Thread thread;
     Counted last;   ///< At the last window's end.
     Counted first;  ///< When it was registered.
+    /// Of all windows, by pid, tid and name: the probe keeps only those that ran last.
+    std::map<std::tuple<std::uint32_t, std::uint32_t, std::string>, std::uint64_t> culprits;
   };
   /// By slot.
   const std::map<std::uint32_t, Watched>& threads() const { return threads_; }
@@ -57,6 +62,8 @@ class Tracker {
   std::uint64_t threshold(trace::ThreadRole role) const;
   /// A stall that has not ended, when it crosses the threshold and ten, a hundred … times that.
   std::vector<Seen> ongoing(std::uint64_t now_ns);
+  /// So long after the last ongoing() the first of the stalls that it saw crosses; the greatest number: none.
+  std::uint64_t next_crossing_ns() const { return next_crossing_ns_; }
 
   /// Whether the stall that began then was told by ongoing().
   bool told(std::uint32_t slot, std::uint64_t begin_ns) const;
@@ -68,6 +75,9 @@ class Tracker {
   void add_thread(const qmp::QemuProcess& process, const qmp::QemuThread& thread);
   void learn_role(Watched& watched, const stalls_thread& row) const;
   void note(std::string text);
+  /// Its process or thread is gone, and no event told of that: what uses its number now is another.
+  void drop_unseen_ends(std::uint32_t pid, const std::set<std::uint32_t>& tids);
+  void end_watch(std::uint32_t slot);
 
   struct Told {
     std::uint64_t begin_ns = 0;
@@ -80,12 +90,17 @@ class Tracker {
   OnVm on_vm_;
   std::map<std::uint32_t, Watched> threads_;
   std::map<std::uint32_t, std::uint32_t> slot_of_;  ///< By thread id.
-  std::map<std::uint32_t, std::uint64_t> alive_;    ///< Start time by process id.
+  struct Alive {
+    std::uint64_t start_ns = 0;
+    host::ProcessWatch process;  ///< Sees no other process of that number.
+  };
+  std::map<std::uint32_t, Alive> alive_;  ///< By process id.
   std::map<std::uint32_t, std::string> names_;
   std::map<std::uint32_t, Told> told_;  ///< By slot.
   std::vector<Share> ended_;
   std::vector<std::string> notes_;
   std::uint64_t unlisted_ = 0;
+  std::uint64_t next_crossing_ns_ = UINT64_MAX;
   bool full_ = false;
 };
 

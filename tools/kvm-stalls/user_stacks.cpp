@@ -51,6 +51,7 @@ struct UserStacks::Shared {
   std::condition_variable changed;
   std::deque<std::function<void(sym::ProcessCode&)>> jobs;
   bool over = false;
+  bool busy = false;  ///< With a job that is no longer in `jobs`.
   bool late = false;  ///< The last answer did not come in time: nobody waits until one does.
 
   void put(std::function<void(sym::ProcessCode&)> job) {
@@ -68,9 +69,12 @@ struct UserStacks::Shared {
       if (over) return;
       const auto job = std::move(jobs.front());
       jobs.pop_front();
+      busy = true;
       lock.unlock();
       job(code);
       lock.lock();
+      busy = false;
+      if (jobs.empty()) changed.notify_all();
     }
   }
 };
@@ -98,6 +102,11 @@ void UserStacks::add(std::uint32_t pid) {
 void UserStacks::forget(std::uint32_t pid) {
   looked_.erase(pid);
   shared_->put([pid](sym::ProcessCode& code) { code.forget(pid); });
+}
+
+void UserStacks::wait_until_read(std::chrono::milliseconds deadline) {
+  std::unique_lock lock(shared_->mutex);
+  shared_->changed.wait_for(lock, deadline, [&] { return shared_->jobs.empty() && !shared_->busy; });
 }
 
 std::vector<stalls::UserFrame> UserStacks::name(std::uint32_t pid, const stalls_user& user,

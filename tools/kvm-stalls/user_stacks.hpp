@@ -26,6 +26,8 @@ class UserStacks {
   /// Begins to read where the process's code lies.
   void add(std::uint32_t pid);
   void forget(std::uint32_t pid);
+  /// Waits until what add() asked for has been read, but not beyond the deadline.
+  void wait_until_read(std::chrono::milliseconds deadline);
   /// From the innermost outwards. Empty: not known, or not within the deadline.
   std::vector<stalls::UserFrame> name(std::uint32_t pid, const stalls_user& user,
                                       std::chrono::milliseconds deadline = std::chrono::milliseconds(200));

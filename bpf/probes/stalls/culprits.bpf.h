@@ -24,6 +24,7 @@ struct {
 struct runner {
   u32 tid, tgid;
   u64 task;
+  u64 born_ns;
   u64 since_ns; /* It had the CPU since then; 0: since the last switch. */
 };
 
@@ -31,44 +32,66 @@ static __always_inline void name_culprit(struct stalls_culprit* at, const struct
   const struct task_struct* task = (const void*)who->task;
   at->tid = who->tid;
   at->tgid = who->tgid;
+  at->born_ns = who->born_ns;
   if (bpf_core_read_str(at->comm, sizeof(at->comm), &task->comm) < 0) at->comm[0] = 0;
 }
 
-/* A table that is full lets an entry go for one that is greater already; which, its thread id says. */
-#define BLAME(table, count, others)                          \
-  for (u32 i = 0; i < (count); i++) {                        \
-    struct stalls_culprit* at = &(table)[i];                 \
-    if (!at->ns) {                                           \
-      name_culprit(at, who);                                 \
-      at->ns = ns;                                           \
-      return 0;                                              \
-    }                                                        \
-    if (at->tid == who->tid && at->tgid == who->tgid) {      \
-      at->ns += ns;                                          \
-      return 0;                                              \
-    }                                                        \
-  }                                                          \
-  u32 place = who->tid;                                      \
-  opaque(place);                                             \
-  struct stalls_culprit* at = &(table)[place & ((count)-1)]; \
-  if (at->ns >= ns) {                                        \
-    (others) += ns;                                          \
-    return 0;                                                \
-  }                                                          \
-  (others) += at->ns;                                        \
-  name_culprit(at, who);                                     \
-  at->ns = ns;                                               \
-  return 0;
-
-/* Functions that are not static are verified once, not again for each path that leads to them. */
+/* Functions that are not static are verified once, not again for each path that leads to them.
+ *
+ * A table that is full lets go whoever ran the longest ago: user space adds up what it reads each second, and
+ * who comes late is not left out for those who came first. */
 __noinline int blame_in_all(struct stalls_thread* t, const struct runner* who, u64 ns) {
   if (!t || !who) return 0;
-  BLAME(t->culprits, STALLS_CULPRITS, t->others_ns)
+  u32 oldest = 0;
+  u64 least = ~0ull;
+  t->blamed_ns += ns;
+  for (u32 i = 0; i < STALLS_CULPRITS; i++) {
+    struct stalls_culprit* at = &t->culprits[i];
+    if (at->ns && at->tid == who->tid && at->born_ns == who->born_ns) {
+      at->ns += ns;
+      at->last_ns = t->charged_ns;
+      return 0;
+    }
+    if (at->last_ns >= least) continue;
+    least = at->last_ns;
+    oldest = i;
+  }
+  opaque(oldest);
+  struct stalls_culprit* at = &t->culprits[oldest & (STALLS_CULPRITS - 1)];
+  name_culprit(at, who);
+  at->ns = ns;
+  at->last_ns = t->charged_ns;
+  return 0;
 }
 
+/* A stall's table that is full lets an entry go for one that is greater already; which, its thread id says.
+ */
 __noinline int blame_in_stall(struct stalls_thread* t, const struct runner* who, u64 ns) {
   if (!t || !who) return 0;
-  BLAME(t->stall.culprits, STALLS_ONE_CULPRITS, t->stall.others_ns)
+  struct stalls_stall* stall = &t->stall;
+  for (u32 i = 0; i < STALLS_ONE_CULPRITS; i++) {
+    struct stalls_culprit* at = &stall->culprits[i];
+    if (!at->ns) {
+      name_culprit(at, who);
+      at->ns = ns;
+      return 0;
+    }
+    if (at->tid == who->tid && at->born_ns == who->born_ns) {
+      at->ns += ns;
+      return 0;
+    }
+  }
+  u32 place = who->tid;
+  opaque(place);
+  struct stalls_culprit* at = &stall->culprits[place & (STALLS_ONE_CULPRITS - 1)];
+  if (at->ns >= ns) {
+    stall->others_ns += ns;
+    return 0;
+  }
+  stall->others_ns += at->ns;
+  name_culprit(at, who);
+  at->ns = ns;
+  return 0;
 }
 
 /* Who had the CPU since the last look had it all the while that a thread waited, but for what was missed. */

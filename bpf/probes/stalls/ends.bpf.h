@@ -4,6 +4,14 @@
 
 #include "bpf/probes/stalls/account.bpf.h"
 
+/* The thread of that id is none of ours any more: whoever gets its id next is another. */
+static __always_inline void end_row(struct stalls_thread* t, u32 tid, u64 now) {
+  move(t, now, STALLS_STATES);
+  u32 page_index = tid / STALLS_PAGE_TIDS;
+  struct stalls_tids* page = bpf_map_lookup_elem(&slot_by_tid, &page_index);
+  if (page) page->slot[tid % STALLS_PAGE_TIDS] = 0;
+}
+
 static __always_inline int on_exit(struct task_struct* task, bool direct) {
   int pid = 0, tgid = 0;
   if (!task) return 0;
@@ -12,12 +20,10 @@ static __always_inline int on_exit(struct task_struct* task, bool direct) {
   if (!t) return 0;
   hit(STALLS_PROBE_EXIT);
   u64 now = bpf_ktime_get_boot_ns();
-  move(t, now, STALLS_STATES);
-  u32 page_index = (u32)pid / STALLS_PAGE_TIDS;
-  struct stalls_tids* page = bpf_map_lookup_elem(&slot_by_tid, &page_index);
-  if (page) page->slot[(u32)pid % STALLS_PAGE_TIDS] = 0;
+  end_row(t, pid, now);
   READ(direct, tgid, task->tgid);
-  if (pid != tgid) return 0;
+  /* Another thread takes its number over: the process does not end. */
+  if (pid != tgid || task_gives_way_to_exec(task)) return 0;
   struct stalls_signal end = {};
   struct signal_struct* signal = NULL;
   int code = 0;
@@ -29,6 +35,36 @@ static __always_inline int on_exit(struct task_struct* task, bool direct) {
   end.target_tgid = tgid;
   end.target_tid = pid;
   end.signal = code;
+  emit(&end, sizeof(end), STALLS_STAT_RING_FULL, 1, BPF_RB_FORCE_WAKEUP);
+  return 0;
+}
+
+/* The process goes on as another program, whose times are none of QEMU's. Its other threads have ended, but
+ * for one that executed it: that had the id `before`. */
+static __always_inline int on_exec(struct task_struct* task, u32 before, bool direct) {
+  int pid = 0;
+  if (!task) return 0;
+  READ(direct, pid, task->pid);
+  u64 now = bpf_ktime_get_boot_ns();
+  u32 ours = 0;
+  struct stalls_thread* t = thread_of(pid);
+  if (t) {
+    end_row(t, pid, now);
+    ours = 1;
+  }
+  t = before != (u32)pid ? thread_of(before) : NULL;
+  if (t) {
+    end_row(t, before, now);
+    ours = 1;
+  }
+  if (!ours) return 0;
+  hit(STALLS_PROBE_EXEC);
+  struct stalls_signal end = {};
+  end.message = STALLS_MESSAGE_EXEC;
+  end.time_ns = now;
+  end.target_tgid = pid;
+  end.target_tid = pid;
+  if (bpf_core_read_str(end.sender_comm, sizeof(end.sender_comm), &task->comm) < 0) end.sender_comm[0] = 0;
   emit(&end, sizeof(end), STALLS_STAT_RING_FULL, 1, BPF_RB_FORCE_WAKEUP);
   return 0;
 }

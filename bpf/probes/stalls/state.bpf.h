@@ -47,6 +47,14 @@ struct {
   __type(value, struct stalls_user);
 } user_stacks SEC(".maps");
 
+/* By thread id, modulo: whether a thread of such an id is registered. Without it, it costs two loads to know
+ * that one is not. */
+__u64 filter[STALLS_FILTER / 64];
+
+static __always_inline bool may_be_registered(u32 tid) {
+  return filter[tid / 64 % (STALLS_FILTER / 64)] >> (tid % 64) & 1;
+}
+
 static __always_inline void hit(u32 probe) {
   stat_add(probe, 1);
 }

@@ -61,31 +61,29 @@ static __always_inline void missed_arrival(struct stalls_thread* t, const struct
   move(t, since, on_cpu_state(t));
 }
 
+/* Whoever is concerned by a switch: most concern nobody, and end here. */
 static __always_inline int on_switch(u64* ctx, bool direct) {
-  struct switch_ s = {};
   struct task_struct* prev = (struct task_struct*)ctx[1];
   struct task_struct* next = (struct task_struct*)ctx[2];
-  int pid = 0;
+  int prev_tid = 0, next_tid = 0, pid = 0;
+  u32 cpu = bpf_get_smp_processor_id();
   /* Never so; but some kernels' verifiers want it asked, here and below. */
   if (!prev || !next) return 0;
-  s.prev = (u64)prev;
-  READ(direct, pid, prev->pid);
-  s.who.tid = pid;
-  READ(direct, pid, next->pid);
-  s.next = pid;
-  s.cpu = bpf_get_smp_processor_id();
-  struct waiters* list = bpf_map_lookup_elem(&waiting_for, &s.cpu);
+  READ(direct, prev_tid, prev->pid);
+  READ(direct, next_tid, next->pid);
+  struct waiters* list = bpf_map_lookup_elem(&waiting_for, &cpu);
+  if (!list) return 0;
+  u32 running = list->running;
+  opaque(running);
+  list->running = next_tid + 1;
+  if (!list->count && !may_be_registered(prev_tid) && !may_be_registered(next_tid)) return 0;
+
+  struct switch_ s = {.prev = (u64)prev, .cpu = cpu, .next = next_tid, .who.tid = prev_tid};
+  bool gap = running && running != s.who.tid + 1;
   struct stalls_thread* from = s.who.tid ? thread_of(s.who.tid) : NULL;
   struct stalls_thread* to = s.next ? thread_of(s.next) : NULL;
   /* Step by step: the compiler would or the pointers together, which the verifier refuses. */
-  u32 concerns = list ? list->count : 0;
-  bool gap = false;
-  if (list) {
-    u32 running = list->running;
-    opaque(running);
-    gap = running && running != s.who.tid + 1;
-    list->running = s.next + 1;
-  }
+  u32 concerns = list->count;
   opaque(concerns);
   if (from) {
     concerns = 1;
@@ -103,9 +101,10 @@ static __always_inline int on_switch(u64* ctx, bool direct) {
     s.who.since_ns = now > ran ? now - ran : now;
     stat_add(STALLS_STAT_SWITCH_MISSED, 1);
   }
-  if (list && list->count) {
+  if (list->count) {
     READ(direct, pid, prev->tgid);
     s.who.tgid = pid;
+    if (s.who.tid) READ(direct, s.who.born_ns, prev->start_time);
     s.who.task = (u64)prev;
     visit_waiters(&s, now);
   }
@@ -123,6 +122,7 @@ static __always_inline int on_wakeup(struct task_struct* task, bool direct) {
   int pid = 0;
   if (!task) return 0;
   READ(direct, pid, task->pid);
+  if (!may_be_registered(pid)) return 0;
   struct stalls_thread* t = thread_of(pid);
   if (!t) return 0;
   hit(STALLS_PROBE_WAKEUP);
@@ -142,6 +142,7 @@ static __always_inline int on_migrate(struct task_struct* task, u32 cpu, bool di
   int pid = 0;
   if (!task) return 0;
   READ(direct, pid, task->pid);
+  if (!may_be_registered(pid)) return 0;
   struct stalls_thread* t = thread_of(pid);
   if (!t || !(READY >> (t->state & 31) & 1)) return 0;
   hit(STALLS_PROBE_MIGRATE);

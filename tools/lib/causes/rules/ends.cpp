@@ -67,7 +67,13 @@ const timeline::KernelLine* oom_line(const Case& c) {
   return nullptr;
 }
 
+/// The process goes on, as no QEMU: how kvm-stalls tells of an execve.
+bool became_another(const timeline::End& end) {
+  return end.how == trace::EndHow::unknown && end.learned.starts_with("became another program by execve");
+}
+
 Evidence end_evidence(const timeline::End& end) {
+  if (became_another(end)) return {end.time_ns, "proc", "QEMU's process " + printable(end.learned, 256)};
   std::string text = "QEMU ended";
   if (end.how == trace::EndHow::exited) text += fmt::format(": exit status {}", end.status);
   if (end.how == trace::EndHow::signaled)
@@ -289,6 +295,16 @@ Opinion judge_qemu_exited(const Case& c) {
   if (end.how == trace::EndHow::signaled)
     return against("qemu-exited", fmt::format("{} ended it", signal_text(end.status)));
   if (oom_line(c) != nullptr && end.how == trace::EndHow::unknown) return nothing();
+  if (became_another(end)) {
+    Finding finding;
+    finding.confidence = Confidence::proven;
+    finding.summary =
+        "QEMU did not end: its process " + printable(end.learned.substr(0, end.learned.find(": ")), 128);
+    finding.evidence.push_back(end_evidence(end));
+    finding.remedy.emplace_back(
+        "see who starts this VM: a process of QEMU's does not execute other programs by itself");
+    return found(std::move(finding));
+  }
   const std::string reason = shutdown_reason(c);
   if (end.how == trace::EndHow::unknown && reason.empty() && c.log_text().empty()) return nothing();
   if (reason.rfind("guest-", 0) == 0 || reason == "host-signal" || obeyed_signal(c) != nullptr)
