@@ -10,6 +10,7 @@
 
 #include <boost/json.hpp>
 #include <filesystem>
+#include <fstream>
 
 #include "core/unique_fd.hpp"
 #include "stalls_run.hpp"
@@ -107,6 +108,71 @@ TEST_F(StallsUserStack, FramesCanBeNamedElsewhere) {
   const auto named = run_program({binary("vm-why"), "--debug-dir", dir / "debug", run.trace()});
   EXPECT_EQ(named.status.code, 0) << named.err;
   EXPECT_NE(named.out.find("qmp_pmemsave < "), std::string::npos) << named.out;
+}
+
+/// A program without symbols in the place of a QEMU, and apart from it a file that has them.
+class StrippedProgram {
+ public:
+  explicit StrippedProgram(const TempDir& dir)
+      : program_(dir / "qemu-system-x86_64"), debug_(dir / "symbols") {
+    std::ofstream(dir / "program.c") << R"(
+        #include <unistd.h>
+        __attribute__((noinline)) int wait_for_the_disk(void) {
+          char byte;
+          int n = read(0, &byte, 1);
+          __asm__ volatile("");
+          return n;
+        }
+        __attribute__((noinline)) int serve_requests(void) {
+          int n = wait_for_the_disk();
+          __asm__ volatile("");
+          return n;
+        }
+        int main(void) {
+          while (serve_requests() == 1) {
+          }
+          return 0;
+        })";
+    std::filesystem::create_directory(debug_);
+    run({"gcc", "-O1", "-g", "-Wl,--build-id", "-o", dir / "whole", dir / "program.c"});
+    run({"objcopy", "--only-keep-debug", dir / "whole", debug_ + "/any-name.debug"});
+    run({"objcopy", "--strip-all", dir / "whole", program_});
+  }
+  const std::string& program() const { return program_; }
+  const std::string& debug_folder() const { return debug_; }
+
+ private:
+  static void run(const std::vector<std::string>& command) {
+    const auto ran = run_program(command);
+    EXPECT_EQ(ran.status.code, 0) << ran.err;
+  }
+  std::string program_, debug_;
+};
+
+TEST(StallsStripped, NamesComeFromADebugFileAfterwards) {
+  VMWHY_NEEDS(bpf);
+  VMWHY_NEEDS(compiler);
+  const TempDir dir;
+  const StrippedProgram stripped(dir);
+  ChildProcess program({.args = {stripped.program()}, .stdin_pipe = true});
+  const std::string trace = dir / "stalls.vmt";
+  ChildProcess run({binary("kvm-stalls"), "-p", std::to_string(program.pid()), "-o", trace});
+  ASSERT_TRUE(run.wait_error_line("watching")) << run.err();
+  program.write("x");  // It reads once more: that sleep begins while it is watched.
+  const auto named_by = [&](const std::vector<std::string>& options) {
+    std::vector<std::string> command{binary("vm-why"), trace};
+    command.insert(command.end(), options.begin(), options.end());
+    return run_program(command).out;
+  };
+  // By its address in the program as it is …
+  ASSERT_TRUE(wait_until([&] { return named_by({}).find("< qemu-system-x86_64+0x") != std::string::npos; }))
+      << named_by({}) << run.out();
+  run.signal(SIGINT);
+  ASSERT_TRUE(run.wait());
+  EXPECT_EQ(named_by({}).find("wait_for_the_disk"), std::string::npos) << named_by({});
+  // … and by name from the file that has its symbols.
+  const std::string named = named_by({"--debug-dir", stripped.debug_folder()});
+  EXPECT_NE(named.find("wait_for_the_disk < serve_requests"), std::string::npos) << named;
 }
 
 }  // namespace

@@ -350,6 +350,10 @@ const std::map<std::string, Probe, std::less<>>& probes() {
          return probe_program({"qemu-system-x86_64", "--version"});
        }},
       {"qemu_symbols", probe_qemu_symbols},
+      {"compiler",
+       [] {
+         return probe_program({"gcc", "--version"});
+       }},
       {"io_uring", probe_io_uring},
       {"qemu_img",
        [] {
