@@ -7,7 +7,7 @@
 
 enum {
   STALLS_STATES = 16,
-  STALLS_CULPRITS = 16,    /* Of a thread: those that ran last while it waited. */
+  STALLS_CULPRITS = 16,    /* Of a thread: those that run while it waits. */
   STALLS_ONE_CULPRITS = 8, /* Of one stall. */
   STALLS_FRAMES = 20,      /* Of a kernel stack. */
   STALLS_PAGE_TIDS = 1024, /* Thread ids of one page of the table from thread to slot. */
@@ -19,6 +19,10 @@ enum {
   STALLS_USER_CHUNK = 1024,
   STALLS_USER_CHUNKS = 8, /* Of the user stack, beginning at the stack pointer. */
 };
+
+/* A culprit that has not run for so long may lose its place: it was read meanwhile, which happens each
+ * second. */
+#define STALLS_CULPRIT_RESTS_NS 2000000000ull
 
 /* Where a thread's time goes. */
 enum stalls_state {
@@ -77,7 +81,8 @@ struct stalls_culprit {
   __u64 born_ns; /* The kernel's task_struct.start_time: tells apart who had the same ids after each other. */
   char comm[16];
   __u64 ns;
-  __u64 last_ns; /* When it was blamed last; 0 in a stall. */
+  __u64 last_ns; /* When it was blamed last, and for the first time since it is in the table; 0 in a stall. */
+  __u64 placed_ns;
 };
 
 enum stalls_message {

@@ -330,16 +330,13 @@ void Session::on_exit(const stalls_signal& raw) {
 void Session::on_exec(const stalls_signal& raw) {
   const std::string program(raw.sender_comm, ::strnlen(raw.sender_comm, sizeof raw.sender_comm));
   const std::uint32_t pid = raw.target_tgid;
-  auto again = qmp::inspect_qemu(pid);
+  const auto again = qmp::inspect_qemu(pid);
   on_end(pid, std::nullopt, raw.time_ns,
          fmt::format("became another program by execve, {}: {}", printable(program, 64),
                      again ? "a QEMU, watched anew" : "no QEMU, and no longer watched"));
-  if (again) {
-    tracker_->forget(pid);
-    tracker_->add(*again);
-  } else {
-    let_go(pid);
-  }
+  if (!again) return let_go(pid);
+  tracker_->forget(pid);
+  tracker_->add(*again);
 }
 
 void Session::let_go(std::uint32_t pid) {

@@ -72,8 +72,8 @@ Counted count(const stalls_thread& row, std::uint64_t now_ns) {
     out.time_ns = row.since_ns;  // It ended then.
   for (const stalls_culprit& culprit : row.culprits)
     if (culprit.ns)
-      out.culprits[{culprit.tgid, culprit.tid, culprit.born_ns}] = {culprit.ns, culprit.tid, culprit.tgid,
-                                                                    comm_of(culprit)};
+      out.culprits[{culprit.tgid, culprit.tid, culprit.placed_ns}] = {culprit.ns, culprit.tid, culprit.tgid,
+                                                                      comm_of(culprit)};
   out.blamed_ns = row.blamed_ns;
   out.stalls = row.stalls;
   return out;

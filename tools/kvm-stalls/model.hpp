@@ -59,7 +59,7 @@ struct Report {
 struct Counted {
   std::uint64_t time_ns = 0;
   stalls::Times times{};
-  /// By pid, tid and when the thread began: ids are used again.
+  /// By pid, tid and when it got its place in the table: it may lose it and come back.
   std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint64_t>, stalls::Culprit> culprits;
   std::uint64_t blamed_ns = 0;  ///< By `culprits` and others.
   std::uint64_t stalls = 0;

@@ -38,29 +38,34 @@ static __always_inline void name_culprit(struct stalls_culprit* at, const struct
 
 /* Functions that are not static are verified once, not again for each path that leads to them.
  *
- * A table that is full lets go whoever ran the longest ago: user space adds up what it reads each second, and
- * who comes late is not left out for those who came first. */
+ * A table that is full lets an entry go for one that is greater already, or if it has not run for a while:
+ * user space adds up what it reads each second. Which, the thread id says. */
 __noinline int blame_in_all(struct stalls_thread* t, const struct runner* who, u64 ns) {
   if (!t || !who) return 0;
-  u32 oldest = 0;
-  u64 least = ~0ull;
   t->blamed_ns += ns;
   for (u32 i = 0; i < STALLS_CULPRITS; i++) {
     struct stalls_culprit* at = &t->culprits[i];
-    if (at->ns && at->tid == who->tid && at->born_ns == who->born_ns) {
+    if (!at->ns) {
+      name_culprit(at, who);
+      at->ns = ns;
+      at->last_ns = t->charged_ns;
+      at->placed_ns = t->charged_ns;
+      return 0;
+    }
+    if (at->tid == who->tid && at->born_ns == who->born_ns) {
       at->ns += ns;
       at->last_ns = t->charged_ns;
       return 0;
     }
-    if (at->last_ns >= least) continue;
-    least = at->last_ns;
-    oldest = i;
   }
-  opaque(oldest);
-  struct stalls_culprit* at = &t->culprits[oldest & (STALLS_CULPRITS - 1)];
+  u32 place = who->tid;
+  opaque(place);
+  struct stalls_culprit* at = &t->culprits[place & (STALLS_CULPRITS - 1)];
+  if (at->ns >= ns && t->charged_ns < at->last_ns + STALLS_CULPRIT_RESTS_NS) return 0;
   name_culprit(at, who);
   at->ns = ns;
   at->last_ns = t->charged_ns;
+  at->placed_ns = t->charged_ns;
   return 0;
 }
 
