@@ -20,10 +20,6 @@ enum {
   STALLS_USER_CHUNKS = 8, /* Of the user stack, beginning at the stack pointer. */
 };
 
-/* A culprit that has not run for so long may lose its place: it was read meanwhile, which happens each
- * second. */
-#define STALLS_CULPRIT_RESTS_NS 2000000000ull
-
 /* Where a thread's time goes. */
 enum stalls_state {
   STALLS_UNKNOWN = 0,   /* Since it was registered, nothing has told. */
@@ -81,8 +77,8 @@ struct stalls_culprit {
   __u64 born_ns; /* The kernel's task_struct.start_time: tells apart who had the same ids after each other. */
   char comm[16];
   __u64 ns;
-  __u64 last_ns; /* When it was blamed last, and for the first time since it is in the table; 0 in a stall. */
-  __u64 placed_ns;
+  __u64 rank_ns;   /* With what those before it in its place had; 0 in a stall. */
+  __u64 placed_ns; /* Since when `ns` counts; 0 in a stall. */
 };
 
 enum stalls_message {

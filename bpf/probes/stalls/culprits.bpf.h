@@ -38,33 +38,31 @@ static __always_inline void name_culprit(struct stalls_culprit* at, const struct
 
 /* Functions that are not static are verified once, not again for each path that leads to them.
  *
- * A table that is full lets an entry go for one that is greater already, or if it has not run for a while:
- * user space adds up what it reads each second. Which, the thread id says. */
+ * A table that is full lets the entry go that ranks least, and the newcomer takes over its rank: so whoever
+ * ran for more than a sixteenth of all that time has its place, however many others come and go, and what it
+ * ran since it got that is exact. User space adds up what it reads each second. */
 __noinline int blame_in_all(struct stalls_thread* t, const struct runner* who, u64 ns) {
   if (!t || !who) return 0;
   t->blamed_ns += ns;
+  u64 least = ~0ull;
+  u32 place = 0;
   for (u32 i = 0; i < STALLS_CULPRITS; i++) {
     struct stalls_culprit* at = &t->culprits[i];
-    if (!at->ns) {
-      name_culprit(at, who);
-      at->ns = ns;
-      at->last_ns = t->charged_ns;
-      at->placed_ns = t->charged_ns;
+    if (at->ns && at->tid == who->tid && at->born_ns == who->born_ns) {
+      at->ns += ns;
+      at->rank_ns += ns;
       return 0;
     }
-    if (at->tid == who->tid && at->born_ns == who->born_ns) {
-      at->ns += ns;
-      at->last_ns = t->charged_ns;
-      return 0;
+    if (at->rank_ns < least) {
+      least = at->rank_ns;
+      place = i;
     }
   }
-  u32 place = who->tid;
   opaque(place);
   struct stalls_culprit* at = &t->culprits[place & (STALLS_CULPRITS - 1)];
-  if (at->ns >= ns && t->charged_ns < at->last_ns + STALLS_CULPRIT_RESTS_NS) return 0;
   name_culprit(at, who);
   at->ns = ns;
-  at->last_ns = t->charged_ns;
+  at->rank_ns = least + ns;
   at->placed_ns = t->charged_ns;
   return 0;
 }
