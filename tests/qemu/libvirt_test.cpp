@@ -146,8 +146,16 @@ TEST(Libvirt, ItsSnapshotsAndManagedSaveAreToldAndAResetIsNoPause) {
   EXPECT_TRUE(is_libvirtd(external, "sent_by", libvirt.daemon_pid(), "migrate"));
   EXPECT_EQ(libvirt.state_of(name), "running (unpaused)");
 
+  const Output dump = libvirt.virsh({"dump", name, dir / "core", "--memory-only"});
+  ASSERT_EQ(dump.status.code, 0) << dump.err;
+  const auto dumped = save_after(watch, external);
+  beside(libvirt, name, dumped);
+  EXPECT_TRUE(is_verdict(dumped, "snapshot-or-save", "proven"));
+  EXPECT_TRUE(is_libvirtd(dumped, "sent_by", libvirt.daemon_pid(), "dump-guest-memory"));
+  EXPECT_EQ(libvirt.state_of(name), "running (unpaused)");
+
   ASSERT_EQ(libvirt.virsh({"managedsave", name}).status.code, 0);
-  const auto saved = save_after(watch, external);
+  const auto saved = save_after(watch, dumped);
   beside(libvirt, name, saved);
   EXPECT_EQ(libvirt.state_of(name), "shut off (saved)");
   EXPECT_TRUE(is_verdict(saved, "snapshot-or-save", "proven"));
