@@ -80,10 +80,10 @@ bool read_memory(std::string_view text, ProbeArgument& out) {
   const std::size_t open = text.find(kOpen);
   if (open == std::string_view::npos || text.back() != kClose) return false;
   std::string_view name = text.substr(open + 1, text.size() - open - 2), offset = text.substr(0, open);
-  if (const std::size_t comma = name.find(','); kOpen == '[' && comma != std::string_view::npos) {
-    offset = name.substr(comma + 1);
+  if (kOpen == '[' && name.find(',') != std::string_view::npos) {
+    offset = name.substr(name.find(',') + 1);
     while (!offset.empty() && (offset.front() == ' ' || offset.front() == '#')) offset.remove_prefix(1);
-    name = name.substr(0, comma);
+    name = name.substr(0, name.find(','));
   }
   const auto found = find_register(name);
   if (!found || found->bytes != 8 || (!offset.empty() && !read_number(offset, out.number))) return false;
