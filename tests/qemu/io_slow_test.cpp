@@ -4,8 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <iostream>
-
 #include "tests/support/capability.hpp"
 #include "tests/support/mount.hpp"
 #include "tests/support/qemu.hpp"
@@ -16,23 +14,17 @@ namespace {
 
 constexpr std::uint64_t kDiskBytes = 64 << 20;
 
-/// What vm-why says of a trace that vm-iowatch took of the VM for some seconds. On a machine that is too busy
-/// to let the guest work, or QEMU answer, in that time it is taken again; nothing if no trace has one
-/// incident.
+/// What vm-why says of a trace that vm-iowatch took of the VM for some seconds: one incident.
 IncidentJson judged(const TempDir& dir, QemuProcess& vm, const std::vector<std::string>& more = {}) {
-  for (int attempt = 0; attempt < 4; ++attempt) {
-    const std::string trace = dir / ("io" + std::to_string(attempt) + ".vmt");
-    std::vector<std::string> args{
-        binary("vm-iowatch"), "-s", vm.monitor(), "-i", "500ms", "-d", "6s", "-o", trace};
-    args.insert(args.end(), more.begin(), more.end());
-    const Output run = run_program(args);
-    EXPECT_EQ(run.status.code, 0) << run.err;
-    const std::vector<IncidentJson> incidents = vm_why({trace});
-    if (incidents.size() == 1) return incidents.front();
-    std::cout << run.out << run.err << vm_why_text(trace);
-  }
-  ADD_FAILURE() << "no trace with one incident";
-  return {};
+  const std::string trace = dir / "io.vmt";
+  std::vector<std::string> args{
+      binary("vm-iowatch"), "-s", vm.monitor(), "-i", "500ms", "-d", "6s", "-o", trace};
+  args.insert(args.end(), more.begin(), more.end());
+  const Output run = run_program(args);
+  EXPECT_EQ(run.status.code, 0) << run.err;
+  const std::vector<IncidentJson> incidents = vm_why({trace});
+  EXPECT_EQ(incidents.size(), 1u) << run.out << run.err << vm_why_text(trace);
+  return incidents.size() == 1 ? incidents.front() : IncidentJson();
 }
 
 /// Proven where no request of any disk below waited long meanwhile, which a busy machine's own disk may do.

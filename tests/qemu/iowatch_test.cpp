@@ -211,5 +211,20 @@ TEST(IoWatch, ShowsWhatQemuCountsWithoutAnyProbe) {
   EXPECT_NE(child.err().find("kernel probes are switched off"), std::string::npos) << child.err();
 }
 
+TEST(IoWatch, AsksForQemusCountsOnceAFileThatWasSlowAnswers) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(fuse);
+  const TempDir dir;
+  FuseDisk fuse(dir.path() / "fuse");
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = disk(fuse.file(), "raw", "file", "locking=off")});
+  fuse.hang_attributes();
+  ChildProcess child(iowatch(vm, {"--no-bpf", "-i", "200ms"}));
+  EXPECT_TRUE(child.wait_error_line("a file of its disks does not answer")) << child.err();
+  fuse.let_go();
+  vm.cont();
+  EXPECT_TRUE(child.wait_line("guest device")) << child.out() << child.err();
+  end_well(child);
+}
+
 }  // namespace
 }  // namespace vmwhy::test

@@ -39,8 +39,8 @@ std::string print_table(std::ostream& out, const std::vector<Group>& groups, con
                      "p99", "max", "err");
   std::string vm;
   bool idle = !waits;
-  const double seconds = static_cast<double>(window_ns) / 1e9;
   for (const Group& group : groups) {
+    const double seconds = static_cast<double>(group.window_ns.value_or(window_ns)) / 1e9;
     const bool waits = group.in_flight && group.in_flight->count != 0;
     if (!waits && std::none_of(group.lines.begin(), group.lines.end(), seen)) continue;
     idle = false;
@@ -82,7 +82,7 @@ void print_stats_json(std::ostream& out, const std::vector<Group>& groups, std::
       boost::json::object object{{"schema", "vmwhy.io/1"},
                                  {"kind", "stats"},
                                  {"time_ns", time_ns},
-                                 {"window_ns", window_ns},
+                                 {"window_ns", group.window_ns.value_or(window_ns)},
                                  {"layer", group.layer}};
       const auto add = [&](const char* key, const std::string& value) {
         if (!value.empty()) object[key] = value;

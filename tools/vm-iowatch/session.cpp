@@ -314,8 +314,9 @@ void Session::look_at_links(std::uint64_t now) {
 }
 
 void Session::on_blockstats(Vm& vm, const boost::json::value& blockstats) {
-  table_->take(vm, blockstats);
-  progress_.take(vm.id(), blockstats, clock::now_ns());
+  const std::uint64_t now = clock::now_ns();
+  table_->take(vm, blockstats, now);
+  progress_.take(vm.id(), blockstats, now);
   std::vector<std::string> nodes;
   for (const storage::ServerNode& server : vm.servers()) nodes.push_back(server.node);
   vm.ask_queues(

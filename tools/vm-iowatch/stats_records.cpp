@@ -25,7 +25,7 @@ void record_stats(record::Recorder& recorder, const std::vector<Group>& groups, 
                   std::uint64_t window_ns) {
   for (const Group& group : groups) {
     trace::IoStats common{};
-    common.window_ns = window_ns;
+    common.window_ns = group.window_ns.value_or(window_ns);
     common.layer = static_cast<std::uint32_t>(layer_of(group));
     if (group.in_flight) {
       common.in_flight = static_cast<std::uint32_t>(group.in_flight->count);

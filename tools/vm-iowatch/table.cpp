@@ -180,7 +180,7 @@ void Table::learn(const Vm& vm, const std::string& node, const storage::DeviceSt
   }
 }
 
-void Table::take(const Vm& vm, const boost::json::value& blockstats) {
+void Table::take(const Vm& vm, const boost::json::value& blockstats, std::uint64_t now_ns) {
   if (!blockstats.is_array()) return;
   for (const auto& entry : blockstats.get_array()) {
     const auto* object = entry.if_object();
@@ -193,9 +193,14 @@ void Table::take(const Vm& vm, const boost::json::value& blockstats) {
     guest.name = guest.node;
     for (const storage::GuestDevice& device : vm.map().graph.devices)
       if (device.node == guest.node) guest.name = device.name;
-    guest.has_last = !guest.now.empty();
-    guest.last = std::move(guest.now);
+    // Of two replies between samples the first one's share is in the second.
+    if (!guest.fresh) {
+      guest.has_last = !guest.now.empty();
+      guest.last = std::move(guest.now);
+      guest.last_ns = guest.now_ns;
+    }
     guest.now.clear();
+    guest.now_ns = now_ns;
     for (const char* op : {"rd", "wr", "flush", "unmap"})
       for (const char* what : {"_operations", "_bytes", "_total_time_ns"})
         guest.now[std::string(op) + what] = number_at(stats->get_object(), std::string(op) + what);
@@ -216,6 +221,7 @@ Group Table::of(Guest& guest) {
               std::nullopt,
               {}};
   if (!std::exchange(guest.fresh, false) || !guest.has_last) return group;
+  group.window_ns = guest.now_ns - guest.last_ns;
   constexpr std::pair<const char*, const char*> kOps[] = {
       {"rd", "read"}, {"wr", "write"}, {"flush", "flush"}, {"unmap", "other"}};
   for (const auto& [key, op] : kOps) {

@@ -42,6 +42,8 @@ struct Group {
   std::optional<InFlight> in_flight;
   std::vector<Line> lines;
   std::uint32_t vm_id = 0;  ///< Its number in the trace; 0: a disk of the host.
+  /// What the lines count, where it is not the time since the last sample: QEMU answers when it can.
+  std::optional<std::uint64_t> window_ns{};
 };
 
 class Table {
@@ -51,8 +53,8 @@ class Table {
 
   /// The VM's map is known, or has changed. @param node  Only what lies under it; empty: all.
   void learn(const Vm& vm, const std::string& node, const storage::DeviceStack& stack);
-  /// The reply to query-blockstats of a VM.
-  void take(const Vm& vm, const boost::json::value& blockstats);
+  /// The reply to query-blockstats of a VM, which came now.
+  void take(const Vm& vm, const boost::json::value& blockstats, std::uint64_t now_ns);
   /// What happened since the last call. @param window_ns  How long ago that was.
   std::vector<Group> sample(std::uint64_t now_ns);
   /// Files and disks that found no row to be counted in.
@@ -82,6 +84,7 @@ class Table {
   struct Guest {
     std::string vm, name, node;
     std::map<std::string, std::uint64_t> now, last;
+    std::uint64_t now_ns = 0, last_ns = 0;
     bool fresh = false, has_last = false;
   };
   std::optional<std::uint32_t> next_row();

@@ -153,7 +153,6 @@ void Vm::learn() {
   map_.mounts =
       host::parse_mounts(host::read_or_empty("/proc/" + std::to_string(pid()) + "/mountinfo", 4u << 20));
   look_at(paths(), false, [this](bool all_reached) {
-    all_reached_ = all_reached;
     if (!ready_ || !all_reached) {
       if (ready_) map_.note = "QEMU was not asked for its nodes: a file of its disks does not answer";
       return learned();
@@ -208,6 +207,7 @@ void Vm::ask(const char* command, boost::json::object arguments,
 }
 
 void Vm::ask_graph() {
+  asked_graph_ = true;
   const auto keep = [](boost::json::value& to) {
     return [&to](const boost::json::value* value) {
       if (value != nullptr) to = *value;
@@ -223,10 +223,7 @@ void Vm::ask_graph() {
     }
     map_.graph = storage::parse_graph(nodes_, block_, blockstats_);
     find_throttle_groups();
-    look_at(paths(), true, [this](bool all_reached) {
-      all_reached_ = all_reached;
-      learned();
-    });
+    look_at(paths(), true, [this](bool) { learned(); });
   });
 }
 
@@ -243,13 +240,14 @@ void Vm::ask_status() {
   });
 }
 
+// A file that did not answer in time once, as on a host that is busy, is looked at again.
 void Vm::ask_blockstats() {
-  if (!ready_ || !all_reached_ || asked_ != 0 || learning_ || looking_) return;
+  if (!ready_ || asked_ != 0 || learning_ || looking_) return;
   looking_ = true;
   look_at(paths(), false, [this](bool all_reached) {
     looking_ = false;
-    all_reached_ = all_reached;
     if (!all_reached || !ready_ || asked_ != 0) return;
+    if (!asked_graph_) return learn();
     ask("query-blockstats", [this](const boost::json::value* value) {
       if (value != nullptr) handlers_.on_blockstats(*value);
     });
@@ -274,8 +272,7 @@ std::vector<storage::ServerNode> Vm::servers() const {
 
 void Vm::look_again() {
   const std::uint64_t began = clock::now_ns();
-  look_at(paths(), true, [this, began](bool all_reached) {
-    all_reached_ = all_reached;
+  look_at(paths(), true, [this, began](bool) {
     if (ready_ && asked_ == 0) ask_status();
     trace::Collected collected{};
     collected.began_ns = began;

@@ -88,8 +88,8 @@ class Vm {
   boost::json::value nodes_, block_, blockstats_;
   std::vector<std::string> throttle_groups_;  ///< QOM paths.
   bool ready_ = false, settled_ = false, learning_ = false, looking_ = false;
-  bool all_reached_ = false;
-  std::size_t asked_ = 0;  ///< Questions not answered yet.
+  bool asked_graph_ = false;  ///< QEMU was asked for its nodes.
+  std::size_t asked_ = 0;     ///< Questions not answered yet.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -93,8 +93,9 @@ struct BlockGraph {
 struct BlockBackends {
   std::uint64_t time_ns = 0;
   std::map<std::string, std::uint64_t> highest_write;  ///< By node: wr_highest_offset.
-  /// By node, the limits of QEMU's throttle that are set: "iops", "bps_wr", …
+  /// By node, the limits of QEMU's throttle that are set, by the last query-block: "iops", "bps_wr", …
   std::map<std::string, std::map<std::string, std::uint64_t>> limits;
+  bool limits_known = false;  ///< query-block was answered.
 };
 
 /// A throttle group of filter nodes: the limits that are set, by the names that query-block has for them.

@@ -161,9 +161,16 @@ void add_stats(BlockBackends& backends, const json::object& entry, int depth) {
   }
 }
 
-void add_backends(VmTracks& vm, const json::array& value, std::uint64_t time_ns) {
+/// query-blockstats does not tell limits: those known before hold on, however often it is asked.
+void add_backends(VmTracks& vm, const json::array& value, std::uint64_t time_ns, bool tells_limits) {
   BlockBackends backends;
   backends.time_ns = time_ns;
+  if (tells_limits) {
+    backends.limits_known = true;
+  } else if (const BlockBackends* before = vm.backends.last_in(0, time_ns)) {
+    backends.limits = before->limits;
+    backends.limits_known = before->limits_known;
+  }
   for (const json::value& entry : value) {
     const json::object* object = entry.if_object();
     if (object == nullptr) continue;
@@ -250,7 +257,8 @@ void add_reply(VmTracks& vm, const trace::RecordView& record, const trace::QmpMe
   } else if (const json::array* list = array_of(*object, "return")) {
     if (command == "query-jobs") add_jobs(vm, *list, time_ns);
     if (command == "query-named-block-nodes") add_graph(vm, *list, time_ns);
-    if (command == "query-block" || command == "query-blockstats") add_backends(vm, *list, time_ns);
+    if (command == "query-block" || command == "query-blockstats")
+      add_backends(vm, *list, time_ns, command == "query-block");
     if (command == "query-cpus-fast") add_cpus(vm, *list);
   }
 }

@@ -190,10 +190,8 @@ void take_groups(const Case& c, const Slowness& slow, std::optional<Limit>& most
 std::optional<Limit> limit_of(const Case& c, const Slowness& slow) {
   std::optional<Limit> most;
   if (slow.window_ns == 0) return most;
-  const timeline::BlockBackends* backends = nullptr;
-  for (const timeline::BlockBackends& each : c.vm.backends)
-    if (each.limits.contains(c.storage.node) && each.time_ns <= c.until) backends = &each;
-  if (backends != nullptr)
+  const timeline::BlockBackends* backends = c.vm.backends.last_in(0, c.until);
+  if (backends != nullptr && backends->limits.contains(c.storage.node))
     take_limits(c, slow, backends->limits.at(c.storage.node), {c.storage.node}, "", most);
   take_groups(c, slow, most);
   return most;
@@ -362,9 +360,12 @@ Opinion judge_qemu_io_stall(const Case& c) {
   if (limited) {
     blame_limit(c, slow, *limit, finding);
   } else {
-    std::string why =
-        "no throttle of the device is set; an iothread or main loop that is busy or waits, or a drained "
-        "node, looks like this";
+    const timeline::BlockBackends* backends = c.vm.backends.last_in(0, c.until);
+    std::string why = backends != nullptr && backends->limits_known
+                          ? "no throttle of the device is set; an iothread or main loop that is busy or "
+                            "waits, or a drained "
+                            "node, looks like this"
+                          : "QEMU did not tell whether a throttle of the device is set";
     if (limit && !limit->group.empty())
       why = fmt::format("throttle group '{}' is set ({} {}), and was not reached", limit->group, limit->name,
                         limit->value);
