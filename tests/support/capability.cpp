@@ -84,6 +84,13 @@ std::string probe_mount() {
   return fd ? "" : error_of("a file on tmpfs");
 }
 
+std::string probe_overlay() {
+  const TempDir dir;
+  const Mount tmpfs("tmpfs", dir.path() / "m", "tmpfs", "size=64k");
+  const Overlay overlay(tmpfs.path(), dir.path() / "lower", dir.path() / "merged");
+  return "";
+}
+
 std::string probe_ext4() {
   const TempDir dir;
   const std::string image = dir.sparse("image", 4 << 20);
@@ -334,6 +341,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
       {"kvm", probe_kvm},
       {"loop", probe_loop},
       {"mount", probe_mount},
+      {"overlay", probe_overlay},
       {"ext4", probe_ext4},
       {"xfs", probe_xfs},
       {"fuse", probe_fuse},

@@ -44,6 +44,21 @@ void Mount::remount(const std::string& options) const {
     throw std::system_error(errno, std::generic_category(), "remount " + target_.string());
 }
 
+namespace {
+
+std::string overlay_options(const std::filesystem::path& upper, const std::filesystem::path& lower) {
+  for (const auto& folder : {lower, upper / "upper", upper / "work"})
+    std::filesystem::create_directories(folder);
+  return "lowerdir=" + lower.string() + ",upperdir=" + (upper / "upper").string() +
+         ",workdir=" + (upper / "work").string();
+}
+
+}  // namespace
+
+Overlay::Overlay(const std::filesystem::path& upper, const std::filesystem::path& lower,
+                 const std::filesystem::path& target)
+    : mount_("overlay", target, "overlay", overlay_options(upper, lower)) {}
+
 std::uint64_t free_bytes(const std::filesystem::path& path) {
   struct statvfs fs {};
   if (::statvfs(path.c_str(), &fs) != 0) return 0;

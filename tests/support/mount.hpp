@@ -29,6 +29,18 @@ class Mount {
   std::string type_;
 };
 
+/// An overlay at `target` of the folder `lower`, which is made where it is not there; what is written goes to
+/// `upper`.
+class Overlay {
+ public:
+  Overlay(const std::filesystem::path& upper, const std::filesystem::path& lower,
+          const std::filesystem::path& target);
+  std::string operator/(std::string_view name) const { return mount_ / name; }
+
+ private:
+  Mount mount_;
+};
+
 /// Bytes of the file system that are free for anybody.
 std::uint64_t free_bytes(const std::filesystem::path& path);
 

@@ -16,24 +16,12 @@ namespace {
 
 std::vector<std::string> command_line(const QemuOptions& options, const std::string& stem,
                                       const std::string& monitor) {
-  std::vector<std::string> args{"qemu-system-x86_64",
-                                "-name",
-                                options.name + ",debug-threads=on",
-                                "-S",
-                                "-accel",
-                                options.accel,
-                                "-m",
-                                std::to_string(options.memory_mb),
-                                "-display",
-                                "none",
-                                "-nodefaults",
-                                "-no-user-config",
-                                "-serial",
-                                "file:" + stem + ".serial",
-                                "-qmp",
-                                "unix:" + stem + ".test.qmp,server=on,wait=off",
-                                "-qmp",
-                                "unix:" + monitor + ",server=on,wait=off"};
+  std::vector<std::string> args = options.by;
+  args.insert(args.end(), {"qemu-system-x86_64", "-name", options.name + ",debug-threads=on", "-S", "-accel",
+                           options.accel, "-m", std::to_string(options.memory_mb), "-display", "none",
+                           "-nodefaults", "-no-user-config", "-serial", "file:" + stem + ".serial", "-qmp",
+                           "unix:" + stem + ".test.qmp,server=on,wait=off", "-qmp",
+                           "unix:" + monitor + ",server=on,wait=off"});
   const auto add = [&](std::initializer_list<std::string> more) { args.insert(args.end(), more); };
   if (options.boot.ends_with(".elf"))
     add({"-kernel", guest(options.boot)});
@@ -81,11 +69,16 @@ bool QemuProcess::wait_run_state(std::string_view state) {
 }
 
 std::vector<std::string> disk(const std::string& image, const std::string& format, const std::string& driver,
-                              const std::string& file_options) {
+                              const std::string& file_options, const std::string& device) {
   const std::string more = file_options.empty() ? "" : "," + file_options;
-  return {"-blockdev", "driver=" + driver + ",node-name=file0,filename=" + image + more,
-          "-blockdev", "driver=" + format + ",node-name=disk0,file=file0",
-          "-device",   "virtio-blk-pci,drive=disk0,id=vd0,werror=stop,rerror=stop"};
+  std::vector<std::string> args{"-blockdev", "driver=" + driver + ",node-name=file0,filename=" + image + more,
+                                "-blockdev", "driver=" + format + ",node-name=disk0,file=file0"};
+  if (device == "virtio-scsi") args.insert(args.end(), {"-device", "virtio-scsi-pci"});
+  const std::string front = device == "virtio-scsi" ? "scsi-hd"
+                            : device == "ide"       ? "ide-hd"
+                                                    : device + "-pci";
+  args.insert(args.end(), {"-device", front + ",drive=disk0,id=vd0,werror=stop,rerror=stop"});
+  return args;
 }
 
 std::vector<std::string> failing_disk(const std::string& image, const std::string& iotype, int error,

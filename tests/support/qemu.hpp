@@ -23,7 +23,8 @@ struct QemuOptions {
   std::vector<std::string> args;  ///< More arguments.
   std::string accel = "tcg";
   int memory_mb = 32;
-  bool oob = false;  ///< The test's own monitor negotiates out-of-band execution.
+  bool oob = false;               ///< The test's own monitor negotiates out-of-band execution.
+  std::vector<std::string> by{};  ///< A program that becomes QEMU in the end, given its command line.
 };
 
 class QemuProcess {
@@ -59,9 +60,11 @@ class QemuProcess {
 // ---- disks: arguments for QemuOptions::args. The node that the guest's device uses is "disk0", the one
 // below it "file0".
 
-/// `image` as virtio-blk disk. `driver` is that of the file: file, host_device. werror=stop, rerror=stop.
+/// `image` as disk. `driver` is that of the file: file, host_device; `device` that of the guest: virtio-blk,
+/// virtio-scsi, ide. werror=stop, rerror=stop.
 std::vector<std::string> disk(const std::string& image, const std::string& format = "raw",
-                              const std::string& driver = "file", const std::string& file_options = {});
+                              const std::string& driver = "file", const std::string& file_options = {},
+                              const std::string& device = "virtio-blk");
 
 /// A disk whose requests of `iotype` ("read", "write") that touch offset 2 MiB fail with `error`;
 /// `once`: only the first.
