@@ -64,6 +64,17 @@ _start: cli
 #elif defined(ACT_ports)
 2:      out     %al, $0x80
         jmp     2b
+#elif defined(ACT_dirty)
+2:      mov     $0x1000, %ax            // a word in each page from 64 KiB to 576 KiB
+3:      mov     %ax, %es
+        incw    %es:0
+        add     $0x100, %ax
+        cmp     $0x9000, %ax
+        jb      3b
+        mov     %cr0, %eax              // write protection on or off: the TLB is flushed, without which QEMU before 9.0
+        xor     $0x10000, %eax          // loses sight of what an emulated guest writes
+        mov     %eax, %cr0
+        jmp     2b
 #elif defined(ACT_duty)
         mov     $0x36, %al              // the timer: mode 3, 1193182 Hz / 11932 = 100 ticks a second
         out     %al, $0x43

@@ -2,7 +2,7 @@
 # The guests: one boot sector or PVH kernel for each variant. `make guests` puts them into $(BUILD)/guests.
 # README.md of this folder says what each does.
 
-GUEST_ACTS := idle busy ports duty panic crash_loaded triple_fault shutdown suspend watchdog reset
+GUEST_ACTS := idle busy dirty ports duty panic crash_loaded triple_fault shutdown suspend watchdog reset
 GUESTS := writer.bin reader.bin $(addsuffix .bin,$(GUEST_ACTS)) emulation_failure.elf ring3_loop.elf exits.rom port_storm.rom port_breeze.rom
 
 .PHONY: guests

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/capability.hpp"
+#include "tests/support/migration.hpp"
 #include "tests/support/qemu.hpp"
 #include "watcher.hpp"
 
@@ -14,22 +15,6 @@ namespace json = boost::json;
 
 bool runs(const QemuProcess& vm) {
   return wait_until([&] { return vm.serial() == "G"; });
-}
-
-void enable(QemuProcess& vm, std::initializer_list<const char*> capabilities) {
-  json::array list;
-  for (const auto* name : capabilities) list.push_back(json::object{{"capability", name}, {"state", true}});
-  EXPECT_TRUE(vm.call("migrate-set-capabilities", {{"capabilities", list}}).contains("return"));
-}
-
-std::string migration_status(QemuProcess& vm) {
-  const auto reply = vm.call("query-migrate");
-  const auto& info = reply.at("return").as_object();
-  return info.contains("status") ? std::string(info.at("status").as_string()) : "";
-}
-
-bool wait_migration(QemuProcess& vm, std::string_view status) {
-  return wait_until([&] { return migration_status(vm) == status; });
 }
 
 TEST(Migration, DestinationThatWaitsIsNamed) {
@@ -93,32 +78,46 @@ TEST(Migration, FailureOfARunningSourceIsNoPause) {
   EXPECT_TRUE(none_of_kind(watch.finish(), "pause"));
 }
 
+// The guest writes to its memory faster than the link takes it, so QEMU makes it slower, more and more.
+TEST(Migration, ThrottleOfAnAutoConvergeIsNamed) {
+  VMWHY_NEEDS(qemu);
+  const TempDir dir;
+  QemuProcess vm(dir, {.boot = "dirty.bin"});
+  enable(vm, {"events", "auto-converge"});
+  const json::object slow{{"max-bandwidth", 1 << 20},
+                          {"downtime-limit", 1},
+                          {"cpu-throttle-initial", 30},
+                          {"cpu-throttle-increment", 30}};
+  ASSERT_TRUE(vm.call("migrate-set-parameters", slow).contains("return"));
+  Watcher watch(dir, {&vm});
+  vm.cont();
+  ASSERT_TRUE(runs(vm));
+  vm.call("migrate", {{"uri", "exec:cat >/dev/null"}});
+  const auto incident = watch.incident("stall");
+  EXPECT_TRUE(is_verdict(incident, "migration-throttle", "proven"));
+  EXPECT_GE(incident.at("details").as_object().at("throttle_percentage").as_int64(), 60);
+  EXPECT_TRUE(has_evidence(incident, "qmp", "cpu-throttle-percentage"));
+  vm.call("migrate_cancel");
+  EXPECT_EQ(text_of(watch.ended("stall"), "cause"), "migration-throttle");
+  EXPECT_TRUE(none_of_kind(watch.finish(), "pause"));
+}
+
 // Both ends of a post-copy whose link broke. There is no run state of that name: the source says
 // finish-migrate, the destination says running.
 TEST(Migration, PostcopyThatLostItsLinkIsNamedAtBothEnds) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(userfaultfd);
   const TempDir dir;
-  const std::string uri = "unix:" + (dir / "migration");
+  const std::string path = dir / "migration";
   QemuProcess source(dir, {.name = "source", .boot = "ring3_loop.elf", .memory_mb = 64, .oob = true});
   QemuProcess target(
       dir, {.name = "target", .boot = "ring3_loop.elf", .args = {"-incoming", "defer"}, .memory_mb = 64});
-  enable(source, {"events", "postcopy-ram"});
-  enable(target, {"events", "postcopy-ram"});
   source.cont();
   ASSERT_TRUE(wait_until([&] { return source.serial().starts_with("LMU"); }));
   target.cont();
-  ASSERT_TRUE(target.call("migrate-incoming", {{"uri", uri}}).contains("return"));
-  source.call("migrate-set-parameters", {{"max-bandwidth", 20000}, {"max-postcopy-bandwidth", 20000}});
+  prepare_post_copy(source, target, path);
   Watcher watch(dir, {&source, &target});
-  source.call("migrate", {{"uri", uri}});
-  ASSERT_TRUE(wait_migration(source, "active"));
-  source.call("migrate-start-postcopy");
-  ASSERT_TRUE(wait_migration(source, "postcopy-active"));
-  ASSERT_TRUE(wait_migration(target, "postcopy-active"));
-  source.qmp().call_oob("migrate-pause");
-  ASSERT_TRUE(wait_migration(source, "postcopy-paused"));
-  ASSERT_TRUE(wait_migration(target, "postcopy-paused"));
+  ASSERT_TRUE(lose_post_copy(source, target, path));
   EXPECT_EQ(source.run_state(), "finish-migrate");
 
   const auto at_source = watch.incident([](const IncidentJson& report) {
