@@ -38,6 +38,11 @@ class KvmExitsRing : public KvmExitsProbe {
     exit();
     entry();
   }
+  /// What has come, and what waits for its batch to be full.
+  void take_all() {
+    reader_->drain();
+    for (const kvm_exits_batch& rest : probe_->leftovers()) batches_.push_back(rest);
+  }
   std::uint64_t events() const {
     std::uint64_t sum = 0;
     for (const kvm_exits_batch& batch : batches_) sum += batch.count;
@@ -52,8 +57,7 @@ TEST_F(KvmExitsRing, CarriesEveryEventOnceAndInOrder) {
   load_raw(1u << 20);
   constexpr std::uint32_t kEvents = 211;
   for (std::uint32_t i = 0; i < kEvents; ++i) exit_and_entry(i % 60);
-  reader_->drain();
-  for (const kvm_exits_batch& rest : probe_->leftovers()) batches_.push_back(rest);
+  take_all();
   ASSERT_EQ(events(), kEvents);
   std::uint64_t before = 0;
   std::uint32_t at = 0;
@@ -76,10 +80,10 @@ TEST_F(KvmExitsRing, CarriesAddressAndTripToQemuOfAnExit) {
   busy_wait(1'000'000);
   fpu(1);
   entry();
-  const auto rest = probe_->leftovers();
-  ASSERT_EQ(rest.size(), 1u);
-  ASSERT_EQ(rest[0].count, 1u);
-  const kvm_exits_event& event = rest[0].events[0];
+  take_all();  // A batch that is old is sent: where this test lost its CPU for long.
+  ASSERT_EQ(batches_.size(), 1u);
+  ASSERT_EQ(batches_[0].count, 1u);
+  const kvm_exits_event& event = batches_[0].events[0];
   EXPECT_EQ(event.code, 30u);
   EXPECT_EQ(event.address, 0x501u);
   EXPECT_EQ(event.user_code, 2);
@@ -91,8 +95,7 @@ TEST_F(KvmExitsRing, CountsWhatAFullRingCouldNotTake) {
   load_raw(4096);
   constexpr std::uint32_t kEvents = 64 * 20;
   for (std::uint32_t i = 0; i < kEvents; ++i) exit_and_entry(10);
-  reader_->drain();
-  for (const kvm_exits_batch& rest : probe_->leftovers()) batches_.push_back(rest);
+  take_all();
   EXPECT_GT(lost(KVM_EXITS_STAT_RING_FULL), 0u);
   EXPECT_EQ(events() + lost(KVM_EXITS_STAT_RING_FULL), kEvents);
   EXPECT_EQ(count(KVM_EXITS_KIND_KVM, 10), kEvents) << "aggregates lose nothing";
@@ -114,8 +117,7 @@ TEST_F(KvmExitsRing, NeverMakesAnyVcpuWaitForAFullRing) {
     });
   for (std::thread& vcpu : vcpus) vcpu.join();
   EXPECT_EQ(failed, 0);
-  reader_->drain();
-  for (const kvm_exits_batch& rest : probe_->leftovers()) batches_.push_back(rest);
+  take_all();
   EXPECT_GT(lost(KVM_EXITS_STAT_RING_FULL), 0u);
   EXPECT_EQ(events() + lost(KVM_EXITS_STAT_RING_FULL), kThreads * kEvents);
   std::uint64_t counted = 0;

@@ -44,6 +44,7 @@ TEST_F(StallsProbe, AccountsAsTheKernelDoesAndLosesNoTime) {
   const SchedStat before = schedstat(worker.tid());
   const std::uint64_t began = now_ns();
   const std::uint32_t slot = add(worker.tid());
+  const std::uint64_t added = now_ns();
   neighbour.run([] { use_cpu(400'000'000); });
   worker.run([] { use_cpu(300'000'000); });
   worker.rest();
@@ -52,8 +53,8 @@ TEST_F(StallsProbe, AccountsAsTheKernelDoesAndLosesNoTime) {
   const std::uint64_t now = now_ns();
   neighbour.rest();
   // Every nanosecond since it was registered belongs to one state.
-  EXPECT_NEAR(static_cast<double>(whole(seen, now)), static_cast<double>(now - began),
-              0.001 * static_cast<double>(now - began) + 1e6);
+  EXPECT_LE(whole(seen, now), now - began);
+  EXPECT_GE(whole(seen, now), now - added);
   // The scheduler's clock may run a little apart, and stands still in interrupts and for a hypervisor above
   // us.
   const auto ran = static_cast<double>(after.run_ns - before.run_ns);
