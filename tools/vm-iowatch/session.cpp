@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +27,13 @@ constexpr std::chrono::milliseconds kTick{50};
 constexpr std::uint64_t kLookPause = kSecond;
 /// Sockets of storage servers are looked at so often.
 constexpr std::uint64_t kLinkPause = kSecond / 4;
+
+/// How long this thread has had a CPU.
+std::uint64_t thread_cpu_ns() {
+  timespec at{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
+  return static_cast<std::uint64_t>(at.tv_sec) * kSecond + static_cast<std::uint64_t>(at.tv_nsec);
+}
 
 boost::json::object trace_meta(const Options& options) {
   utsname kernel{};
@@ -260,9 +268,10 @@ void Session::every_tick() {
     if (const auto error = recorder_->take_error()) complain(*error);
   }
   if (now >= threads_due_ns_) {
+    const std::uint64_t before = thread_cpu_ns();
     look_at_threads(now);
-    // A hundredth of the time is enough to spend on it.
-    threads_due_ns_ = now + std::clamp<std::uint64_t>(100 * (clock::now_ns() - now), 1, kSecond);
+    // A hundredth of a CPU is enough to spend on it.
+    threads_due_ns_ = now + std::clamp<std::uint64_t>(100 * (thread_cpu_ns() - before), 1, kSecond);
   }
   look_at_links(now);
   tick_.expires_after(kTick);
