@@ -18,6 +18,7 @@
 #include "bench.hpp"
 #include "tests/support/child_process.hpp"
 #include "tests/support/qemu.hpp"
+#include "tests/support/stalls_document.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "tests/support/wait.hpp"
 
@@ -26,6 +27,7 @@ namespace {
 
 namespace json = boost::json;
 using test::ChildProcess;
+using test::share;
 
 int seconds() {
   const char* text = std::getenv("VMWHY_BENCH_SECONDS");
@@ -37,11 +39,6 @@ double resident(pid_t pid) {
   const std::string status = test::read_file("/proc/" + std::to_string(pid) + "/status");
   const std::size_t at = status.find("VmRSS:");
   return at == std::string::npos ? 0 : std::strtod(status.c_str() + at + 6, nullptr);
-}
-
-double share(const json::object& of, std::string_view state) {
-  const json::value* value = of.at("shares").as_object().if_contains(state);
-  return value ? value->to_number<double>() : 0;
 }
 
 struct Ran {

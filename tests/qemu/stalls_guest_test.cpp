@@ -15,6 +15,7 @@
 #include "stalls_run.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/duty_guest.hpp"
+#include "tests/support/migration.hpp"
 #include "watcher.hpp"
 
 namespace vmwhy::test {
@@ -53,6 +54,26 @@ TEST_F(StallsOfKnownGuests, SharesAreThoseThatTheGuestItselfMeasures) {
   EXPECT_GT(idle, halted - waiting - kApart) << json::serialize(*vcpu);
   EXPECT_LT(running, 1 - halted + kApart) << json::serialize(*vcpu);
   EXPECT_GT(running, 1 - halted - waiting - kApart) << json::serialize(*vcpu);
+}
+
+// The page that it wants stayed at the source of a post-copy.
+TEST_F(StallsOfKnownGuests, AVcpuThatWaitsForAPageIsTold) {
+  VMWHY_NEEDS(userfaultfd);
+  const TempDir dir;
+  const std::string path = dir / "migration";
+  QemuProcess source(dir, {.name = "source", .boot = "ring3_loop.elf", .memory_mb = 64, .oob = true});
+  QemuProcess target(
+      dir, {.name = "target", .boot = "ring3_loop.elf", .args = {"-incoming", "defer"}, .memory_mb = 64});
+  source.cont();
+  ASSERT_TRUE(wait_until([&] { return source.serial().starts_with("LMU"); }));
+  target.cont();
+  prepare_post_copy(source, target, path);
+  StallsRun run(dir, target, {"--min-latency", "300ms"}, false);
+  ASSERT_TRUE(lose_post_copy(source, target, path));
+  EXPECT_TRUE(run.process().wait_line([](std::string_view line) {
+    return line.find("vCPU 0 was blocked for") != std::string_view::npos &&
+           line.find("in handle_userfault, for a page of its memory") != std::string_view::npos;
+  })) << run.process().out();
 }
 
 TEST_F(StallsOfKnownGuests, AVcpuThatWaitsForTheBigLockIsTold) {

@@ -14,6 +14,7 @@
 
 #include "tests/support/child_process.hpp"
 #include "tests/support/qemu.hpp"
+#include "tests/support/stalls_document.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "tests/support/wait.hpp"
 
@@ -74,16 +75,5 @@ class StallsRun {
   std::string trace_;
   ChildProcess child_;
 };
-
-inline const boost::json::object* thread_of(const boost::json::object& document, std::string_view role) {
-  for (const boost::json::value& thread : document.at("threads").as_array())
-    if (thread.at("role").as_string() == role) return &thread.as_object();
-  return nullptr;
-}
-
-inline double share(const boost::json::object& of, std::string_view state) {
-  const boost::json::value* value = of.at("shares").as_object().if_contains(state);
-  return value ? value->to_number<double>() : 0;
-}
 
 }  // namespace vmwhy::test

@@ -66,6 +66,29 @@ TEST(StallSentence, NamesSystemCallFileAndFunction) {
       "does not get on");
 }
 
+TEST(StallSentence, SaysThatItWasForAPage) {
+  Stall stall = made(State::blocked, 2000 * kMs);
+  stall.kernel_stack = {"handle_userfault+0x37c", "do_anonymous_page+0x2c", "handle_mm_fault+0xd9"};
+  EXPECT_EQ(
+      sentence(stall),
+      "vCPU 1 was blocked for 2 s in handle_userfault, for a page of its memory that somebody has to bring "
+      "(userfaultfd)");
+  stall = made(State::disk, 2000 * kMs);
+  stall.kernel_stack = {"folio_wait_bit_common+0x13d", "filemap_fault+0x2c", "handle_mm_fault+0xd9"};
+  EXPECT_EQ(sentence(stall),
+            "vCPU 1 was blocked in D for 2 s in folio_wait_bit_common, for a page of its memory");
+}
+
+TEST(StallSentence, TellsAVcpuThatStandsForAPageFromOneThatIsHalted) {
+  Stall stall = made(State::blocked, 300 * kMs);
+  stall.kernel_stack = {"kvm_vcpu_block+0x4c", "kvm_arch_vcpu_ioctl_run+0x95e"};
+  stall.record.isa = 2;
+  stall.record.exit_code = 0x400;
+  EXPECT_EQ(sentence(stall), "vCPU 1 was blocked for 300 ms in kvm_vcpu_block, for a page of its memory");
+  stall.record.exit_code = 0x78;
+  EXPECT_EQ(sentence(stall), "vCPU 1 was blocked for 300 ms in kvm_vcpu_block");
+}
+
 TEST(StallSentence, SaysOfHowMuchItWasAPart) {
   Stall stall = made(State::throttled, 80 * kMs);
   stall.record.length_ns = 100 * kMs;

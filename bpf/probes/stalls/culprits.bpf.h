@@ -23,17 +23,27 @@ struct {
 
 struct runner {
   u32 tid, tgid;
-  u64 task;
   u64 born_ns;
   u64 since_ns; /* It had the CPU since then; 0: since the last switch. */
+  char comm[16];
 };
 
-static __always_inline void name_culprit(struct stalls_culprit* at, const struct runner* who) {
-  const struct task_struct* task = (const void*)who->task;
+static __always_inline bool is_culprit(const struct stalls_culprit* at, const struct runner* who) {
+  return at->tid == who->tid && at->born_ns == who->born_ns;
+}
+
+/* By its name of now: what a shell starts runs under the shell's name first. */
+static __always_inline void add_time(struct stalls_culprit* at, const struct runner* who, u64 ns) {
+  at->ns += ns;
+  __builtin_memcpy(at->comm, who->comm, sizeof(at->comm));
+}
+
+static __always_inline void give_place(struct stalls_culprit* at, const struct runner* who, u64 ns) {
   at->tid = who->tid;
   at->tgid = who->tgid;
   at->born_ns = who->born_ns;
-  if (bpf_core_read_str(at->comm, sizeof(at->comm), &task->comm) < 0) at->comm[0] = 0;
+  at->ns = 0;
+  add_time(at, who, ns);
 }
 
 /* Functions that are not static are verified once, not again for each path that leads to them.
@@ -48,8 +58,8 @@ __noinline int blame_in_all(struct stalls_thread* t, const struct runner* who, u
   u32 place = 0;
   for (u32 i = 0; i < STALLS_CULPRITS; i++) {
     struct stalls_culprit* at = &t->culprits[i];
-    if (at->ns && at->tid == who->tid && at->born_ns == who->born_ns) {
-      at->ns += ns;
+    if (at->ns && is_culprit(at, who)) {
+      add_time(at, who, ns);
       at->rank_ns += ns;
       return 0;
     }
@@ -60,8 +70,7 @@ __noinline int blame_in_all(struct stalls_thread* t, const struct runner* who, u
   }
   opaque(place);
   struct stalls_culprit* at = &t->culprits[place & (STALLS_CULPRITS - 1)];
-  name_culprit(at, who);
-  at->ns = ns;
+  give_place(at, who, ns);
   at->rank_ns = least + ns;
   at->placed_ns = t->charged_ns;
   return 0;
@@ -75,12 +84,11 @@ __noinline int blame_in_stall(struct stalls_thread* t, const struct runner* who,
   for (u32 i = 0; i < STALLS_ONE_CULPRITS; i++) {
     struct stalls_culprit* at = &stall->culprits[i];
     if (!at->ns) {
-      name_culprit(at, who);
-      at->ns = ns;
+      give_place(at, who, ns);
       return 0;
     }
-    if (at->tid == who->tid && at->born_ns == who->born_ns) {
-      at->ns += ns;
+    if (is_culprit(at, who)) {
+      add_time(at, who, ns);
       return 0;
     }
   }
@@ -92,8 +100,7 @@ __noinline int blame_in_stall(struct stalls_thread* t, const struct runner* who,
     return 0;
   }
   stall->others_ns += at->ns;
-  name_culprit(at, who);
-  at->ns = ns;
+  give_place(at, who, ns);
   return 0;
 }
 

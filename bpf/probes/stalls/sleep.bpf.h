@@ -70,6 +70,15 @@ static __always_inline void read_sleeper(struct sleeper* out, const struct task_
   read_arguments(&out->arguments, regs);
 }
 
+/* KVM sleeps interruptibly for a page of the guest's memory too (6.2): for userfaultfd, as in a post-copy.
+ * Then the guest left by a fault of nested paging and not by a halt. */
+enum { EPT_VIOLATION = 48, NESTED_PAGE_FAULT = 0x400 };
+static __always_inline bool wants_a_page(const struct stalls_thread* t) {
+  u32 code = t->stall.exit_code;
+  if (t->phase != STALLS_KVM) return false;
+  return (isa == 1 && code == EPT_VIOLATION) || (isa == 2 && code == NESTED_PAGE_FAULT);
+}
+
 /* In which state a thread sleeps, from the kernel's and from the system call it is in. */
 __noinline int sleep_state(struct stalls_thread* t, const struct sleeper* of) {
   if (!t || !of) return STALLS_BLOCKED;
@@ -88,7 +97,8 @@ __noinline int sleep_state(struct stalls_thread* t, const struct sleeper* of) {
   if (!(of->state & TASK_INTERRUPTIBLE_)) return STALLS_DISK;
   u32 call = of->call;
   if (call >= 512) return STALLS_BLOCKED;
-  if (call == ioctl_call && (u32)of->arguments.at[1] == KVM_RUN_) return STALLS_HALTED;
+  if (call == ioctl_call && (u32)of->arguments.at[1] == KVM_RUN_)
+    return wants_a_page(t) ? STALLS_BLOCKED : STALLS_HALTED;
   if (call == futex_call) {
     u32 op = of->arguments.at[1] & FUTEX_COMMAND;
     bool lock = op == FUTEX_LOCK_PI_ || op == FUTEX_LOCK_PI2_ ||

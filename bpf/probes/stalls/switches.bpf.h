@@ -105,7 +105,7 @@ static __always_inline int on_switch(u64* ctx, bool direct) {
     READ(direct, pid, prev->tgid);
     s.who.tgid = pid;
     if (s.who.tid) READ(direct, s.who.born_ns, prev->start_time);
-    s.who.task = (u64)prev;
+    if (bpf_core_read_str(s.who.comm, sizeof(s.who.comm), &prev->comm) < 0) s.who.comm[0] = 0;
     visit_waiters(&s, now);
   }
   if (from) {

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint32_t kVmxBasicMask = 0xffff, kVmxFailedEntry = 0x80000000;
 constexpr std::uint32_t kVmxHlt = 12, kSvmHlt = 0x78, kSvmIdleHalt = 0xa6, kArmWfx = 1;
+constexpr std::uint32_t kVmxEptViolation = 48, kSvmNestedPageFault = 0x400;
 constexpr std::int32_t kExitHlt = 5;
 
 std::string_view find(std::span<const ReasonName> table, std::uint32_t code) {
@@ -70,6 +71,10 @@ bool is_halt(Isa isa, std::uint32_t code) {
     default:
       return false;
   }
+}
+
+bool is_nested_page_fault(Isa isa, std::uint32_t code) {
+  return (isa == Isa::vmx && code == kVmxEptViolation) || (isa == Isa::svm && code == kSvmNestedPageFault);
 }
 
 std::span<const ReasonName> userspace_reasons() {

@@ -31,6 +31,10 @@ std::string exit_reason_name(Isa isa, std::uint32_t code);
 /// Whether the guest asked to sleep: its time is the guest's, not a cost of the exit.
 bool is_halt(Isa isa, std::uint32_t code);
 
+/// Whether the guest wanted memory that nested paging did not give it: an access of a device, or a page that
+/// KVM has to bring.
+bool is_nested_page_fault(Isa isa, std::uint32_t code);
+
 /// "KVM_EXIT_IO"; a negative code is an errno: "EINTR". Source: linux/kvm.h.
 std::string userspace_reason_name(std::int32_t code);
 std::span<const ReasonName> userspace_reasons();

@@ -94,6 +94,20 @@ std::string instead(const Stall& stall) {
   return out + fmt::format(" on CPU {}", stall.record.cpu);
 }
 
+// ", for a page of its memory": where the kernel's stack shows a page fault, or KVM lets the vCPU stand until
+// another thread of its own has brought the page (asynchronous page fault).
+std::string page(const Stall& stall) {
+  const auto calls = [&](std::string_view function) {
+    return std::ranges::any_of(stall.kernel_stack, [&](const std::string& frame) {
+      return std::string_view(frame).substr(0, frame.find('+')) == function;
+    });
+  };
+  if (calls("handle_userfault")) return ", for a page of its memory that somebody has to bring (userfaultfd)";
+  const bool stands = kvm::is_nested_page_fault(kvm::isa_from(stall.record.isa), stall.record.exit_code) &&
+                      (calls("kvm_vcpu_block") || calls("kvm_vcpu_halt"));
+  return calls("handle_mm_fault") || stands ? ", for a page of its memory" : "";
+}
+
 // " in pread64 of /x, in folio_wait_bit"
 std::string where(const Stall& stall) {
   std::string out;
@@ -105,7 +119,7 @@ std::string where(const Stall& stall) {
     const std::string& top = stall.kernel_stack.front();
     out += (out.empty() ? " in " : ", in ") + printable(top.substr(0, top.find('+')), 64);
   }
-  return out;
+  return out + page(stall);
 }
 
 std::string detail(const Stall& stall, State state) {
