@@ -103,8 +103,8 @@ include bpf/bpf.mk
 
 # ---- compile -----------------------------------------------------------------------------------------------
 
-$(BUILD)/obj/tests/%.o: OPTIMIZE := $(if $(DEBUG),-O0 -g3,-O0 -g1)
-$(BUILD)/obj/tests/bench/%.o: OPTIMIZE := -O2 -g1
+$(BUILD)/obj/tests/%.o: private OPTIMIZE := $(if $(DEBUG),-O0 -g3,-O0 -g1)
+$(BUILD)/obj/tests/bench/%.o: private OPTIMIZE := -O2 -g1
 # $(BUILD)/setup.mk as an order-only prerequisite: packages first.
 $(BUILD)/obj/%.o: %.cpp $(BUILD)/flags | $(BUILD)/setup.mk
 	$(call say,CXX,$<)mkdir -p $(@D) && $(CCACHE) $(CXX) $(ALL_CXXFLAGS) -MMD -MP -c $< -o $@
