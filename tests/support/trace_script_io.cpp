@@ -66,9 +66,11 @@ OwnedRecord storage_link(const Line& line) {
   s.silent_ns = span(line.number("silent"));
   s.unread_bytes = line.value("unread").empty() ? UINT64_MAX : number("unread", 0);
   s.unacked_bytes = number("unacked", 0);
-  s.last_sent_ns = s.last_received_ns = s.last_ack_ns = tcp ? span(line.number("silent")) : UINT64_MAX;
+  s.last_sent_ns = s.last_received_ns = tcp ? span(line.number("silent")) : UINT64_MAX;
+  s.last_ack_ns = tcp ? span(line.number("ack", line.number("silent"))) : UINT64_MAX;
   s.guest_quiet_ns = UINT64_MAX;
   s.retransmitted = number("retransmitted", 0);
+  s.sent_again = static_cast<std::uint32_t>(number("sent_again", number("retransmits", 0)));
   s.retransmits = static_cast<std::uint32_t>(number("retransmits", 0));
   s.probes = static_cast<std::uint32_t>(number("probes", 0));
   s.rtt_us = static_cast<std::uint32_t>(number("rtt", 200));

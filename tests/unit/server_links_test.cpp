@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -126,6 +128,29 @@ class ServerLinks : public ::testing::Test {
   storage::ServerLinks links_{recorder_, 5 * kSecond,
                               [this](std::uint32_t, const std::vector<std::string>&) { return guest_; }};
 };
+
+TEST_F(ServerLinks, ConnectionThatHasNotComeAboutIsNone) {
+  VMWHY_NEEDS(sock_diag);
+  const Pair pair = tcp_pair();
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  ::getsockname(pair.listener.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  // Until the listener's queue is full.
+  std::vector<UniqueFd> fds;
+  pollfd last{};
+  do {
+    fds.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    ::connect(fds.back().get(), reinterpret_cast<sockaddr*>(&address), size);
+    last = {fds.back().get(), POLLOUT, 0};
+  } while (fds.size() < 64 && ::poll(&last, 1, 100) != 0);
+  ASSERT_LT(fds.size(), 64u);
+  watch(pair);
+  look(60);
+  struct stat file {};
+  ASSERT_EQ(::fstat(last.fd, &file), 0);
+  EXPECT_EQ(links_.links().size(), fds.size());
+  for (const auto& link : links_.links()) EXPECT_NE(link.now.socket, file.st_ino);
+}
 
 TEST_F(ServerLinks, ServerThatDoesNotReadAUnixSocketHangs) {
   VMWHY_NEEDS(sock_diag);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/json/parse.hpp>
 #include <map>
 
 #include "timeline/json_read.hpp"
@@ -111,6 +112,21 @@ void find_error(const Case& c, StorageFacts& facts) {
                        (!facts.reason.empty() && facts.reason != "No space left on device");
 }
 
+/// The drivers in a description that QEMU makes of a node ("json:{…}"), below its own.
+void add_described_drivers(std::string_view filename, std::vector<std::string>& drivers) {
+  constexpr std::string_view kPrefix = "json:";
+  if (!filename.starts_with(kPrefix)) return;
+  boost::system::error_code error;
+  const boost::json::value value =
+      boost::json::parse(boost::json::string_view(filename.substr(kPrefix.size())), error);
+  const boost::json::value* at = error ? nullptr : &value;
+  for (int depth = 0; depth < 16 && at != nullptr && at->is_object(); ++depth) {
+    at = at->get_object().if_contains("file");
+    if (at != nullptr && at->is_object())
+      drivers.push_back(timeline::text_of(at->get_object(), "driver", 32));
+  }
+}
+
 void find_chain(const Case& c, StorageFacts& facts) {
   if (facts.node.empty()) return;
   facts.chain.push_back(facts.node);
@@ -128,6 +144,7 @@ void find_chain(const Case& c, StorageFacts& facts) {
       if (std::find(facts.chain.begin(), facts.chain.end(), child) == facts.chain.end())
         facts.chain.push_back(child);
     if (!at->second.children.empty() || at->second.filename.empty()) continue;
+    add_described_drivers(at->second.filename, facts.drivers);
     // Before QEMU named the children: protocol nodes of the same file stand below.
     for (const auto& [name, node] : graph->nodes) {
       if (node.filename == at->second.filename &&

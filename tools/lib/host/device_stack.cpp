@@ -81,6 +81,13 @@ std::string transport_of(std::string_view name, const std::string& folder) {
   return folder.find("/session") != std::string::npos ? "iscsi" : "";
 }
 
+/// By what name the kernel log tells of that connection, where it is not the device's: "session1".
+std::string session_of(std::string_view transport, std::string_view folder) {
+  if (transport != "iscsi") return {};
+  folder.remove_prefix(folder.find("/session") + 1);
+  return std::string(folder.substr(0, folder.find('/')));
+}
+
 }  // namespace
 
 std::vector<MountLine> parse_mounts(std::string_view mountinfo) {
@@ -180,6 +187,8 @@ Item DeviceStack::device_at(const std::string& folder, int depth) const {
   if (const std::string transport = transport_of(item.name, folder); !transport.empty()) {
     item.facts["transport"] = transport;
     item.detail += ", by " + transport;
+    if (const std::string session = session_of(transport, folder); !session.empty())
+      item.facts["session"] = session;
   }
   if (read_word(folder + "/ro") == "1") item.facts["read_only"] = true, item.detail += ", read-only";
   item.kind = "disk";
@@ -335,8 +344,8 @@ std::string DeviceStack::devices_of(const Item& item) {
     if (major != nullptr && minor != nullptr && at.kind != "unknown") {
       std::string device = fmt::format("{}={}:{}", at.name, major->to_number<std::uint32_t>(),
                                        minor->to_number<std::uint32_t>());
-      if (const auto* transport = at.facts.if_contains("transport"))
-        device += "/" + std::string(transport->as_string());
+      for (const char* const key : {"transport", "session"})
+        if (const auto* text = at.facts.if_contains(key)) device += "/" + std::string(text->as_string());
       if (std::find(found.begin(), found.end(), device) == found.end()) found.push_back(std::move(device));
     }
     for (const Item& below : at.below) add(below);

@@ -31,6 +31,9 @@ struct TcpSocket {
   std::uint64_t sent_bytes = 0, received_bytes = 0, retransmitted = 0;
   std::uint64_t last_sent_ns = 0, last_received_ns = 0, last_ack_ns = 0;  ///< How long ago.
   std::uint32_t rtt_us = 0;
+
+  /// False while the other side has not answered to the first segment: nothing was ever sent over it.
+  bool came_about() const { return state != 2 && state != 3; }
 };
 
 /// All that are connected, or were until just now; empty if they are not to be had.

@@ -147,7 +147,7 @@ void ServerLinks::find_connections(std::uint64_t now_ns) {
       if (server.pid != pid) continue;
       if (server.address.path.empty())
         for (const host::TcpSocket& socket : tcp_sockets)
-          if (own.contains(socket.inode) && same_host(server.address, socket))
+          if (own.contains(socket.inode) && same_host(server.address, socket) && socket.came_about())
             add(server, socket.inode, 0, socket);
       if (server.address.path.empty()) continue;
       for (const qmp::UnixSocket& socket : unix_sockets) {
@@ -188,6 +188,7 @@ bool ServerLinks::look_at_tcp(Connection& connection) {
   now.probes = socket->probes;
   now.sent_bytes = socket->sent_bytes;
   now.received_bytes = socket->received_bytes;
+  connection.retransmitted = connection.recorded ? now.retransmitted : socket->retransmitted;
   now.retransmitted = socket->retransmitted;
   now.rtt_us = socket->rtt_us;
   if (socket->has_info) {
@@ -226,6 +227,7 @@ void ServerLinks::judge(Connection& connection, bool moved, std::uint64_t now_ns
       qemu_reads && (unread || now.unacked_bytes != 0 || (times && now.last_sent_ns < now.last_received_ns) ||
                      guest.in_flight.value_or(0) != 0);
   now.silent_ns = 0;
+  now.sent_again = 0;
   if (!waits) {
     connection.waits_since_ns = 0;
     now.server_state = 0;
@@ -235,7 +237,9 @@ void ServerLinks::judge(Connection& connection, bool moved, std::uint64_t now_ns
     const std::uint64_t age = times ? std::min(now.last_sent_ns, now.last_received_ns) : 0;
     connection.waits_since_ns = now_ns - std::min(now_ns, age);
     connection.runs = 0;
+    connection.retransmitted_then = connection.retransmitted;
   }
+  now.sent_again = static_cast<std::uint32_t>(now.retransmitted - connection.retransmitted_then);
   // A slow server that takes one request after the other leaves as many bytes unread each time: of a Unix
   // socket nothing else is counted.
   const std::uint64_t wait = now_ns - connection.waits_since_ns;

@@ -72,10 +72,12 @@ class ServerLinks {
     Link link;
     std::optional<host::TcpSocket> tcp;
     std::uint32_t peer_inode = 0;
-    std::uint64_t waits_since_ns = 0;  ///< 0: it does not wait.
-    std::uint64_t mark = 0;            ///< Changes with each sign of the server's work.
-    std::uint64_t runs = 0;            ///< How often the server's threads were run, when the wait began.
-    std::uint32_t searches = 0;        ///< For the server's process, in vain.
+    std::uint64_t waits_since_ns = 0;      ///< 0: it does not wait.
+    std::uint64_t mark = 0;                ///< Changes with each sign of the server's work.
+    std::uint64_t runs = 0;                ///< How often the server's threads were run, when the wait began.
+    std::uint64_t retransmitted = 0;       ///< At the look before this one.
+    std::uint64_t retransmitted_then = 0;  ///< When the wait began.
+    std::uint32_t searches = 0;            ///< For the server's process, in vain.
     bool recorded = false, told = false;
   };
   void find_connections(std::uint64_t now_ns);

@@ -158,6 +158,7 @@ struct BlockDevice {
   std::string name;       ///< The kernel's: "dm-3", "sda1".
   std::string number;     ///< "254:3".
   std::string transport;  ///< How it is reached where another machine has it: "nbd", "iscsi" …; else empty.
+  std::string session;    ///< What the kernel log calls that connection, if not as the device: "session1".
 };
 
 struct NodeFile {

@@ -88,16 +88,15 @@ namespace {
 
 constexpr std::size_t kMostDevices = 256;
 
-// "dm-0=254:0 sda=8:0/iscsi"
+// "dm-0=254:0 sda=8:0/iscsi/session1 nbd0=43:0/nbd"
 std::vector<BlockDevice> parse_devices(std::string_view text) {
   std::vector<BlockDevice> out;
   for (const std::string_view word : split(text, ' ')) {
     const std::size_t equals = word.find('=');
     if (equals == 0 || equals == std::string_view::npos || out.size() >= kMostDevices) continue;
-    const std::string_view number = word.substr(equals + 1);
-    const std::size_t slash = std::min(number.find('/'), number.size());
-    out.push_back({std::string(word.substr(0, equals)), std::string(number.substr(0, slash)),
-                   std::string(slash < number.size() ? number.substr(slash + 1) : "")});
+    const auto parts = split(word.substr(equals + 1), '/');
+    const auto part = [&](std::size_t n) { return std::string(n < parts.size() ? parts[n] : ""); };
+    out.push_back({std::string(word.substr(0, equals)), part(0), part(1), part(2)});
   }
   return out;
 }

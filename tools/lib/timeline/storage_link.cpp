@@ -13,6 +13,8 @@ namespace {
 constexpr std::uint32_t kEstablished = 1, kCloseWait = 8;
 /// Of a segment that was lost once TCP recovers by itself.
 constexpr std::uint32_t kRetransmits = 3;
+/// A machine that lives acknowledges within a fraction of a second, whatever its programs do.
+constexpr std::uint64_t kNoMachineWaits = 4'000'000'000;
 /// What is answered sooner is no silence to speak of.
 constexpr std::uint64_t kSilence = 1'000'000'000;
 
@@ -34,8 +36,24 @@ std::string protocol(const std::string& driver) {
 }  // namespace
 
 bool StorageLink::unacknowledged() const {
-  return connected() && has(trace::kLinkTcp) && link.unacked_bytes != 0 &&
-         (link.retransmits >= kRetransmits || link.probes >= kRetransmits);
+  if (!connected() || !has(trace::kLinkTcp) || link.unacked_bytes == 0) return false;
+  if (link.retransmits >= kRetransmits || link.probes >= kRetransmits) return true;
+  // After losses TCP waits long before it sends again.
+  const auto long_ago = [](std::uint64_t ns) { return ns != UINT64_MAX && ns >= kNoMachineWaits; };
+  return !has(trace::kLinkWindowClosed) && long_ago(link.last_ack_ns) && long_ago(link.last_sent_ns);
+}
+
+bool StorageLink::lossy() const {
+  return connected() && has(trace::kLinkTcp) && !has(trace::kLinkWindowClosed) && !stopped() &&
+         link.sent_again >= kRetransmits;
+}
+
+bool StorageLink::machine_lives() const {
+  if (broken()) return false;
+  const bool here = link.server_pid != 0 || link.unread_bytes != UINT64_MAX;
+  const bool acknowledged = link.unacked_bytes == 0 && link.last_ack_ns != UINT64_MAX &&
+                            link.last_ack_ns + kSilence <= link.silent_ns;
+  return here || has(trace::kLinkWindowClosed) || acknowledged;
 }
 
 std::string StorageLink::who() const {
@@ -69,7 +87,10 @@ std::string StorageLink::facts() const {
                       link.retransmits == 1 ? "" : "s"));
     if (link.probes != 0)
       add(fmt::format("{} probe{} without an answer", link.probes, link.probes == 1 ? "" : "s"));
-    if (link.retransmitted != 0) add(fmt::format("{} segments retransmitted in all", link.retransmitted));
+    if (link.sent_again > link.retransmits)
+      add(fmt::format("{} segments sent again meanwhile", link.sent_again));
+    if (link.retransmitted > link.sent_again)
+      add(fmt::format("{} segments retransmitted in all", link.retransmitted));
     if (link.last_received_ns != UINT64_MAX && connected())
       add(fmt::format("last data from it {} ago", duration(link.last_received_ns)));
     if (link.tcp_state == kCloseWait)

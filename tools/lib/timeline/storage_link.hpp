@@ -22,10 +22,16 @@ struct StorageLink {
   bool connected() const { return is(trace::StorageLinkState::connected); }
   /// The server, or its machine, is silent for as long as the recorder calls it a hang.
   bool hangs() const { return has(trace::kLinkHangs); }
+  bool stopped() const { return link.server_state == 'T' || link.server_state == 't'; }
   /// TCP: not even the server's machine answers what was sent last.
   bool unacknowledged() const;
-  /// Requests wait for a server to which there is no connection, or none that carries anything.
-  bool broken() const { return !connected() || unacknowledged(); }
+  /// TCP: the way to the server, or back, loses what is sent.
+  bool lossy() const;
+  /// Since the server fell silent its machine was seen to live: it runs here, or has acknowledged all, or is
+  /// asked for room and tells that it has none.
+  bool machine_lives() const;
+  /// Requests wait for a server to which there is no connection, or none that carries what is sent.
+  bool broken() const { return !connected() || unacknowledged() || lossy(); }
   /// Begin of the silence.
   std::uint64_t silent_since_ns() const { return time_ns > link.silent_ns ? time_ns - link.silent_ns : 0; }
 

@@ -43,7 +43,9 @@ struct StorageLink {
   std::uint32_t server_pid;        ///< The server, where it runs on this host; 0: not known.
   std::uint32_t server_state;      ///< The letter of its /proc/PID/stat; 0: not known.
   std::uint32_t socket;            ///< Inode of QEMU's socket.
+  std::uint32_t sent_again;        ///< TCP: segments, since the silence began.
+  std::uint32_t reserved;
 };
-static_assert(sizeof(StorageLink) == 120);
+static_assert(sizeof(StorageLink) == 128);
 
 }  // namespace vmwhy::trace

@@ -221,8 +221,8 @@ enum NodeFileFlag : std::uint32_t {
 
 /// The host file or device under a block node, as QEMU's own descriptor shows it (/proc/PID/fd/N), and the
 /// file system it lives on. Text: node name NUL path NUL mount point NUL file system type NUL mount source
-/// NUL block devices under it, top first ("dm-0=254:0 sda=8:0/iscsi") NUL quotas of its user, group and
-/// project that have a limit, in bytes ("user:64055:8384512:8388608"). Older traces have neither.
+/// NUL block devices under it, top first ("dm-0=254:0 sda=8:0/iscsi/session1") NUL quotas of its user, group
+/// and project that have a limit, in bytes ("user:64055:8384512:8388608"). Older traces have neither.
 struct NodeFile {
   static constexpr RecordType kType = RecordType::node_file;
   std::uint64_t dev;  ///< st_dev.

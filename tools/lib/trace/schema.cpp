@@ -308,7 +308,9 @@ FIELDS(StorageLink,  //
        FIELD(flags, 'u', "", "1 TCP, 2 hangs, 4 window closed"),
        FIELD(server_pid, 'u', "", "the server, where it runs on this host; 0: not known"),
        FIELD(server_state, 'c', "", "letter of its /proc/PID/stat; 0: not known"),
-       FIELD(socket, 'u', "", "inode of QEMU's socket"))
+       FIELD(socket, 'u', "", "inode of QEMU's socket"),
+       FIELD(sent_again, 'u', "segments", "TCP: retransmitted, since the silence began"),
+       FIELD(reserved, 'u', "", "0"))
 
 FIELDS(QmpPeer,                                                           //
        FIELD(waited_ns, 'u', "ns", "flowing: how long it did not read"),  //

@@ -192,14 +192,22 @@ std::string why_no_call_under_way(const Case& c) {
 std::vector<const timeline::KernelLine*> connection_lines(const Case& c, const timeline::NodeFile& file,
                                                           std::uint64_t from, std::uint64_t until) {
   static constexpr std::string_view kLost[] = {
-      "shutting down sockets", "Receive control failed", "Send control failed", "Connection timed out",
-      "Dead connection",       "not responding",         "not connected"};
-  // "nbd0: ", or "nfs: server 192.0.2.7 ".
+      "shutting down sockets", "Receive control failed", "Send control failed",
+      "Connection timed out",  "Dead connection",        "not responding",
+      "not connected",         "detected conn error",    "session recovery timed out"};
+  static constexpr std::string_view kSession = "session";
+  // "nbd0: ", "nfs: server 192.0.2.7 ", "connection1:0: ".
   std::vector<std::string> names;
   if (network_file_system(&file))
     names.push_back("server " + file.source.substr(0, file.source.rfind(":/")) + " ");
   for (const timeline::BlockDevice& device : file.devices)
-    if (!device.transport.empty()) names.push_back(device.name + ":");
+    if (device.session.starts_with(kSession)) {
+      const std::string number = device.session.substr(kSession.size());
+      names.push_back(fmt::format("{}{}:", kSession, number));
+      names.push_back(fmt::format("connection{}:", number));
+    } else if (!device.transport.empty()) {
+      names.push_back(device.name + ":");
+    }
   std::vector<const timeline::KernelLine*> lines;
   for (const timeline::KernelLine& line : c.timeline.host().kernel) {
     if (line.time_ns < from || line.time_ns > until || lines.size() >= 8) continue;

@@ -220,6 +220,12 @@ Opinion judge_storage_permission(const Case& c) {
   if (denial != nullptr) {
     finding.summary += " (a security policy denied it)";
     finding.evidence.push_back(kernel_evidence(*denial));
+  } else if (const std::string driver(s.network_driver()); !driver.empty()) {
+    finding.details["transport"] = driver;
+    finding.not_proved.push_back({"why the server refused it", "only its own log tells"});
+    finding.remedy.push_back("see whether the server offers the disk for reading only, and to whom; then: " +
+                             qmp_call(c, "cont"));
+    return found(std::move(finding));
   } else {
     finding.not_proved.push_back({"who refused it", "the kernel log has no denial of this process"});
   }

@@ -75,9 +75,8 @@ Opinion judge_server_silent(const Case& c) {
   Finding finding = finding_of(c, *link);
   finding.summary = fmt::format("the storage server of node '{}' does not answer: {} {}",
                                 last_node(link->nodes), link->who(), link->what());
-  const char state = static_cast<char>(link->link.server_state);
-  const bool stopped = state == 'T' || state == 't';
-  if (stopped) {
+  if (link->stopped()) {
+    const char state = static_cast<char>(link->link.server_state);
     finding.summary += fmt::format("; it is stopped ({})", state);
     finding.details["server_state"] = std::string(1, state);
     finding.remedy.push_back(
@@ -87,8 +86,18 @@ Opinion judge_server_silent(const Case& c) {
         link->link.server_pid != 0
             ? fmt::format("see what process {} waits for, and mend it; the VM goes on by itself",
                           link->link.server_pid)
-            : "look at the server: its machine answers, it does not; the VM goes on by itself");
+        : link->machine_lives()
+            ? "look at the server: its machine answers, it does not; the VM goes on by itself"
+            : "look at the server, and at the way to it; the VM goes on by itself");
     finding.not_proved.push_back({"why the server does not answer", "only its silence was seen"});
+  }
+  if (!link->machine_lives()) {
+    finding.confidence = Confidence::likely;
+    finding.not_proved.push_back(
+        {"that the way back from the server is whole",
+         link->link.unacked_bytes == 0
+             ? "its machine acknowledged all that was sent, and nothing was sent since"
+             : "some of what was sent is not acknowledged yet"});
   }
   finding.remedy.push_back(
       "do not send stop meanwhile: it waits for these requests, and blocks QEMU's main loop");
@@ -100,17 +109,30 @@ Opinion judge_server_unreachable(const Case& c) {
   const StorageLink* link = c.is_stall() ? silent_link(c) : nullptr;
   if (link == nullptr) return nothing();
   if (!link->broken()) {
-    if (link->has(trace::kLinkTcp))
-      return against(
-          "storage-network",
-          fmt::format("the connection to {} stands, and its machine acknowledges what is sent", link->who()));
+    if (link->has(trace::kLinkTcp) && link->machine_lives())
+      return against("storage-network",
+                     fmt::format("the connection to {} stands, and its machine answers", link->who()));
     return nothing();
   }
   Finding finding = finding_of(c, *link);
-  finding.summary = link->connected() ? fmt::format("nothing of what QEMU sends to {} is acknowledged: it {}",
-                                                    link->who(), link->what())
-                                      : fmt::format("{} {}, and requests of node '{}' wait for it",
-                                                    link->who(), link->what(), last_node(link->nodes));
+  if (!link->connected()) {
+    finding.summary = fmt::format("{} {}, and requests of node '{}' wait for it", link->who(), link->what(),
+                                  last_node(link->nodes));
+  } else if (link->unacknowledged()) {
+    finding.summary =
+        fmt::format("nothing of what QEMU sends to {} is acknowledged: it {}", link->who(), link->what());
+  } else {
+    finding.summary =
+        fmt::format("the way to {} loses what is sent: it {}, and {} segments had to be sent again meanwhile",
+                    link->who(), link->what(), link->link.sent_again);
+    finding.details["sent_again"] = link->link.sent_again;
+    if (link->link.unacked_bytes == 0) {
+      finding.confidence = Confidence::likely;
+      finding.not_proved.push_back(
+          {"that the answer was lost",
+           "the server's machine has acknowledged all at last, and the server was not seen"});
+    }
+  }
   finding.remedy.push_back(
       "look at the server and the way to it: ping, ss -ti, firewalls; the VM goes on by itself");
   if (link->driver == "nbd" && link->connected()) finding.remedy.push_back(give_up(c, *link));
