@@ -10,6 +10,7 @@
 
 #include "tests/support/capability.hpp"
 #include "tests/support/qemu.hpp"
+#include "tests/support/storage_server.hpp"
 #include "watcher.hpp"
 
 namespace vmwhy::test {

@@ -7,6 +7,7 @@
 #include "tests/support/capability.hpp"
 #include "tests/support/mount.hpp"
 #include "tests/support/qemu.hpp"
+#include "tests/support/storage_server.hpp"
 #include "watcher.hpp"
 
 namespace vmwhy::test {

@@ -11,6 +11,7 @@
 #include "tests/support/loop_device.hpp"
 #include "tests/support/mount.hpp"
 #include "tests/support/qemu.hpp"
+#include "tests/support/storage_server.hpp"
 #include "trace/reader.hpp"
 #include "trace/records.hpp"
 #include "watcher.hpp"

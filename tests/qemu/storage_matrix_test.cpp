@@ -17,6 +17,7 @@
 #include "tests/support/loop_device.hpp"
 #include "tests/support/mount.hpp"
 #include "tests/support/qemu.hpp"
+#include "tests/support/storage_server.hpp"
 #include "watcher.hpp"
 
 namespace vmwhy::test {
@@ -169,6 +170,17 @@ std::function<IncidentJson(const TempDir&, const Way&)> server_answers(const cha
   };
 }
 
+IncidentJson target_is_full(const TempDir& dir, const Way&) {
+  const Mount small("tmpfs", dir.path() / "small", "tmpfs", "size=4m");
+  const IscsiTarget target(dir, sparse_file(small / "disk", kDiskBytes));
+  return pause_of(dir, iscsi_disk(target));
+}
+
+IncidentJson target_refuses(const TempDir& dir, const Way&) {
+  const IscsiTarget target(dir, dir.sparse("disk", kDiskBytes));
+  return pause_of(dir, iscsi_disk(target), {}, [&](QemuProcess&) { target.make_read_only(); });
+}
+
 IncidentJson fuse_hangs(const TempDir& dir, const Way& way) {
   FuseDisk fuse(dir.path() / "fuse");
   QemuProcess vm(
@@ -264,6 +276,18 @@ const std::vector<Made>& all_made() {
       {"NBD write answered with ENOSPC", "storage-full", "likely", {}, server_answers("ENOSPC"), {"nbdkit"}},
       {"NBD write answered with EIO", "storage-network", "likely", {}, server_answers("EIO"), {"nbdkit"}},
       {"NBD server killed", "storage-network", "proven", {}, server_killed, {"nbdkit", "sock_diag"}},
+      {"iSCSI target whose file system is full",
+       "storage-network",
+       "likely",
+       {},
+       target_is_full,
+       {"iscsi", "mount", "sock_diag"}},
+      {"iSCSI disk made read-only",
+       "storage-permission",
+       "likely",
+       {},
+       target_refuses,
+       {"iscsi", "sock_diag"}},
       {"FUSE server that does not answer", "storage-hang", "proven", {}, fuse_hangs, {"fuse"}},
   };
   return kMade;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Storage behind a server that QEMU's own NBD client speaks to: a server that stands still is told while it
-// does; an idle connection and a slow server never look like that.
+// Storage behind a server that QEMU's own NBD or iSCSI client speaks to: a server that stands still is told
+// while it does; an idle connection and a slow server never look like that.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -19,6 +19,7 @@
 #include "qmp/unix_sockets.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/qemu.hpp"
+#include "tests/support/storage_server.hpp"
 #include "watcher.hpp"
 
 namespace vmwhy::test {
@@ -62,7 +63,7 @@ void end_well(ChildProcess& child) {
 }
 
 /// The server is stopped under a writing guest; it is named while that lasts, and judged from the trace.
-void stopped_server_is_told(const TempDir& dir, NbdServer& server, QemuProcess& vm) {
+void stopped_server_is_told(const TempDir& dir, StorageServer& server, QemuProcess& vm) {
   vm.cont();
   ASSERT_TRUE(did_io(vm));
   const std::string trace = dir / "io.vmt";
@@ -210,13 +211,8 @@ TEST(StorageServer, LostConnectionAndAnErrorOfTheServerAreToldApart) {
   }
 }
 
-TEST(StorageServer, OneThatDoesNotComeBackIsTheNetworks) {
-  VMWHY_NEEDS(qemu);
-  VMWHY_NEEDS(nbdkit);
-  VMWHY_NEEDS(sock_diag);
-  const TempDir dir;
-  NbdServer server;
-  QemuProcess vm(dir, {.boot = "writer.bin", .args = nbd_disk(server.socket(), "reconnect-delay=600")});
+/// The server is killed under a writing guest, and QEMU's client tries to connect again for ever.
+void server_that_does_not_come_back_is_told(const TempDir& dir, StorageServer& server, QemuProcess& vm) {
   vm.cont();
   ASSERT_TRUE(did_io(vm));
   const std::string trace = dir / "io.vmt";
@@ -230,6 +226,17 @@ TEST(StorageServer, OneThatDoesNotComeBackIsTheNetworks) {
   const auto incidents = vm_why({trace});
   ASSERT_EQ(incidents.size(), 1u) << vm_why_text(trace);
   EXPECT_TRUE(is_verdict(incidents.front(), "storage-network", "proven"));
+  EXPECT_EQ(detail_of(incidents.front(), "address"), json::value(server.address()));
+}
+
+TEST(StorageServer, OneThatDoesNotComeBackIsTheNetworks) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(nbdkit);
+  VMWHY_NEEDS(sock_diag);
+  const TempDir dir;
+  NbdServer server;
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = nbd_disk(server.socket(), "reconnect-delay=600")});
+  server_that_does_not_come_back_is_told(dir, server, vm);
 }
 
 /// The calling thread is in a network of its own, where only "lo" is, as long as this lives: so is what it
@@ -248,20 +255,25 @@ class OwnNetwork {
   UniqueFd before_;
 };
 
+/// A server over TCP and its VM, in a network of their own.
+struct Elsewhere {
+  Elsewhere() {
+    const OwnNetwork network;
+    server.emplace();
+    vm.emplace(dir, QemuOptions{.boot = "writer.bin", .args = nbd_disk(server->socket())});
+  }
+  TempDir dir;
+  std::optional<NbdServer> server;
+  std::optional<QemuProcess> vm;
+};
+
 TEST(StorageServer, OneInAnotherNetworkNamespaceIsSeenToo) {
   VMWHY_NEEDS(qemu);
   VMWHY_NEEDS(nbdkit);
   VMWHY_NEEDS(sock_diag);
   VMWHY_NEEDS(net_namespace);
-  const TempDir dir;
-  std::optional<NbdServer> server;
-  std::optional<QemuProcess> vm;
-  {
-    const OwnNetwork network;
-    server.emplace();
-    vm.emplace(dir, QemuOptions{.boot = "writer.bin", .args = nbd_disk(server->socket())});
-  }
-  stopped_server_is_told(dir, *server, *vm);
+  Elsewhere there;
+  stopped_server_is_told(there.dir, *there.server, *there.vm);
 }
 
 TEST(StorageServer, OneThatDiesInAnotherNetworkNamespaceIsTheNetworks) {
@@ -269,20 +281,34 @@ TEST(StorageServer, OneThatDiesInAnotherNetworkNamespaceIsTheNetworks) {
   VMWHY_NEEDS(nbdkit);
   VMWHY_NEEDS(sock_diag);
   VMWHY_NEEDS(net_namespace);
-  const TempDir dir;
-  std::optional<NbdServer> server;
-  std::optional<QemuProcess> vm;
-  {
-    const OwnNetwork network;
-    server.emplace();
-    vm.emplace(dir, QemuOptions{.boot = "writer.bin", .args = nbd_disk(server->socket())});
-  }
-  Watcher watch(dir, {&*vm});
-  vm->cont();
-  ASSERT_TRUE(did_io(*vm));
-  server->process().signal(SIGKILL);
+  Elsewhere there;
+  Watcher watch(there.dir, {&*there.vm});
+  there.vm->cont();
+  ASSERT_TRUE(did_io(*there.vm));
+  there.server->process().signal(SIGKILL);
   EXPECT_TRUE(is_verdict(watch.incident("pause"), "storage-network", "proven"));
   watch.finish();
+}
+
+TEST(StorageServer, StoppedIscsiTargetIsTold) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(iscsi);
+  VMWHY_NEEDS(sock_diag);
+  const TempDir dir;
+  IscsiTarget target(dir, dir.sparse("disk.raw", 64 << 20));
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = iscsi_disk(target)});
+  stopped_server_is_told(dir, target, vm);
+}
+
+/// libiscsi connects again by itself, and holds the requests meanwhile: no error comes.
+TEST(StorageServer, IscsiTargetThatDoesNotComeBackIsTheNetworks) {
+  VMWHY_NEEDS(qemu);
+  VMWHY_NEEDS(iscsi);
+  VMWHY_NEEDS(sock_diag);
+  const TempDir dir;
+  IscsiTarget target(dir, dir.sparse("disk.raw", 64 << 20));
+  QemuProcess vm(dir, {.boot = "writer.bin", .args = iscsi_disk(target)});
+  server_that_does_not_come_back_is_told(dir, target, vm);
 }
 
 }  // namespace

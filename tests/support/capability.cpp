@@ -39,6 +39,7 @@
 #include "mount.hpp"
 #include "pid_again.hpp"
 #include "qmp/unix_sockets.hpp"
+#include "storage_server.hpp"
 #include "sym/executable.hpp"
 #include "temp_dir.hpp"
 
@@ -309,6 +310,19 @@ std::string probe_sock_diag() {
   return "sock_diag does not tell of a TCP socket";
 }
 
+/// A target that QEMU's own client reads.
+std::string probe_iscsi() {
+  if (const std::string missing = probe_program({"tgtd", "--version"}); !missing.empty()) return missing;
+  try {
+    const TempDir dir;
+    const IscsiTarget target(dir, dir.sparse("disk.raw", 1 << 20));
+    const Output output = run_program({"qemu-img", "info", target.url()});
+    return output.status.code == 0 ? "" : output.err.substr(0, output.err.find('\n'));
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+
 std::string probe_net_namespace() {
   // `ip` brings its loopback device up, and a monitor's socket is reached by its path from another one.
   const Output output = run_program({"unshare", "-n", "ip", "link", "set", "lo", "up"});
@@ -371,6 +385,7 @@ const std::map<std::string, Probe, std::less<>>& probes() {
        [] {
          return probe_program({"nbdkit", "--version"});
        }},
+      {"iscsi", probe_iscsi},
       {"libvirt", probe_libvirt},
       {"proc_events", probe_proc_events},
       {"userfaultfd", probe_userfaultfd},

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "qemu.hpp"
 
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <boost/json/serialize.hpp>
@@ -97,72 +95,6 @@ std::vector<std::string> failing_disk(const std::string& image, const std::strin
                                                               {"once", once}}}}}}};
   return {"-blockdev", json::serialize(node), "-device",
           "virtio-blk-pci,drive=disk0,id=vd0" + (device_options.empty() ? "" : "," + device_options)};
-}
-
-std::vector<std::string> nbd_disk(const std::string& socket, const std::string& options,
-                                  const std::string& device) {
-  const std::string server = socket.front() == '/'
-                                 ? "server.type=unix,server.path=" + socket
-                                 : "server.type=inet,server.host=127.0.0.1,server.port=" + socket;
-  return {"-blockdev", "driver=nbd,node-name=file0," + server + (options.empty() ? "" : "," + options),
-          "-blockdev", "driver=raw,node-name=disk0,file=file0",
-          "-device",   device + ",drive=disk0"};
-}
-
-namespace {
-
-std::vector<std::string> nbdkit_line(const std::string& socket, const std::vector<std::string>& filters,
-                                     const std::vector<std::string>& settings) {
-  std::vector<std::string> args{"nbdkit", "--foreground", "--exit-with-parent"};
-  if (socket.front() == '/')
-    args.insert(args.end(), {"--unix", socket});
-  else
-    args.insert(args.end(), {"--ipaddr", "127.0.0.1", "--port", socket});
-  for (const auto& filter : filters) args.push_back("--filter=" + filter);
-  args.insert(args.end(), {"memory", "64M"});
-  args.insert(args.end(), settings.begin(), settings.end());
-  return args;
-}
-
-sockaddr_in loopback(std::uint16_t port) {
-  sockaddr_in out{};
-  out.sin_family = AF_INET;
-  out.sin_port = htons(port);
-  out.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return out;
-}
-
-/// Nobody has it now; the kernel does not give it out again soon.
-std::string free_port() {
-  const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address = loopback(0);
-  socklen_t size = sizeof address;
-  if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-      ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0)
-    throw std::runtime_error("no port of 127.0.0.1 is free");
-  return std::to_string(ntohs(address.sin_port));
-}
-
-bool takes_connections(const std::string& port) {
-  const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const sockaddr_in address = loopback(static_cast<std::uint16_t>(std::stoi(port)));
-  return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-}
-
-}  // namespace
-
-NbdServer::NbdServer(const TempDir& dir, std::vector<std::string> filters, std::vector<std::string> settings)
-    : socket_(dir / "nbd.sock"), child_(nbdkit_line(socket_, filters, settings)) {
-  const auto listens = [&] { return ::access(socket_.c_str(), F_OK) == 0; };
-  if (!wait_until([&] { return listens() || !child_.running(); }) || !listens())
-    throw std::runtime_error("nbdkit did not start");
-}
-
-NbdServer::NbdServer(std::vector<std::string> filters, std::vector<std::string> settings)
-    : socket_(free_port()), child_(nbdkit_line(socket_, filters, settings)) {
-  const auto listens = [&] { return takes_connections(socket_); };
-  if (!wait_until([&] { return listens() || !child_.running(); }) || !child_.running())
-    throw std::runtime_error("nbdkit did not start");
 }
 
 }  // namespace vmwhy::test

@@ -72,28 +72,4 @@ std::vector<std::string> failing_disk(const std::string& image, const std::strin
                                       bool once = false,
                                       const std::string& device_options = "werror=stop,rerror=stop");
 
-/// A disk behind an NBD server: the path of its socket, or a number, its port on 127.0.0.1. `device` without
-/// its drive.
-std::vector<std::string> nbd_disk(
-    const std::string& socket, const std::string& options = {},
-    const std::string& device = "virtio-blk-pci,id=vd0,werror=stop,rerror=stop");
-
-/// An NBD server (nbdkit) with a disk of 64 MiB in memory.
-class NbdServer {
- public:
-  NbdServer(const TempDir& dir, std::vector<std::string> filters = {},
-            std::vector<std::string> settings = {});
-  /// Over TCP, on 127.0.0.1.
-  explicit NbdServer(std::vector<std::string> filters = {}, std::vector<std::string> settings = {});
-  /// As nbd_disk takes it.
-  const std::string& socket() const { return socket_; }
-  /// As a report names it.
-  std::string address() const { return socket_.front() == '/' ? socket_ : "127.0.0.1:" + socket_; }
-  ChildProcess& process() { return child_; }
-
- private:
-  std::string socket_;
-  ChildProcess child_;
-};
-
 }  // namespace vmwhy::test
