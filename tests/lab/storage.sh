@@ -16,13 +16,13 @@ ram_disk() {
 }
 
 # start_vm NAME FILE [DRIVER]: a VM whose guest ($guest: writer or reader) works on a disk in FILE as soon as it is told to go on.
-# $as: the user it runs as.
+# $as: the user it runs as; $blockdev: another node disk0.
 start_vm() {
   vm=$1
   rm -f $storage/$vm.*
   qemu-system-x86_64 -nodefaults -machine pc,usb=off -accel "${accel:-tcg}" -m 16 -display none -vga none -S \
     -name $vm,debug-threads=on ${as:+-runas $as} -drive if=floppy,format=raw,readonly=on,file=/lab/guests/${guest:-writer}.bin -boot a \
-    -serial file:$storage/$vm.serial -blockdev driver=${3:-host_device},node-name=disk0,filename=$2,cache.direct=${direct:-on},aio=${aio:-threads} \
+    -serial file:$storage/$vm.serial -blockdev "${blockdev:-driver=${3:-host_device},node-name=disk0,filename=${2:-},cache.direct=${direct:-on},aio=${aio:-threads}}" \
     -device ${device:-virtio-blk-pci,romfile=},drive=disk0,werror=stop,rerror=stop \
     -qmp unix:$storage/$vm.watch,server=on,wait=off -qmp unix:$storage/$vm.qmp,server=on,wait=off 2>$storage/$vm.err &
   qemu=$!
