@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <functional>
 #include <iostream>
-#include <map>
 
+#include "storage_run.hpp"
 #include "tests/support/capability.hpp"
 #include "tests/support/fuse_disk.hpp"
 #include "tests/support/loop_device.hpp"
@@ -23,20 +23,6 @@
 namespace vmwhy::test {
 namespace {
 
-constexpr std::uint64_t kDiskBytes = 64 << 20;
-
-bool writes(const QemuProcess& vm) {
-  return wait_until([&] { return vm.serial().find('.') != std::string::npos; });
-}
-
-/// What a case needs of the disk.
-struct Way {
-  std::string format = "raw";   ///< Of the image.
-  std::string aio = "threads";  ///< "native" and "io_uring" with O_DIRECT where `direct`.
-  bool direct = false;
-  std::string options() const { return "aio=" + aio + (direct || aio == "native" ? ",cache.direct=on" : ""); }
-};
-
 struct Made {
   std::string how;         ///< For the table.
   std::string cause;       ///< What it is.
@@ -46,13 +32,6 @@ struct Made {
   std::function<IncidentJson(const TempDir&, const Way&)> make;
   std::vector<std::string> needs;
 };
-
-/// An image of 64 MiB in the way's format.
-std::string image_in(const std::string& path, const Way& way) {
-  if (way.format == "raw") return sparse_file(path, kDiskBytes);
-  EXPECT_EQ(run_program({"qemu-img", "create", "-q", "-f", way.format, path, "64M"}).status.code, 0);
-  return path;
-}
 
 IncidentJson pause_of(const TempDir& dir, const std::vector<std::string>& disk_arguments,
                       const std::function<void(QemuProcess&)>& before = {},
@@ -296,15 +275,10 @@ const std::vector<Made>& all_made() {
 class StorageMatrix : public ::testing::TestWithParam<std::size_t> {
  protected:
   static void TearDownTestSuite() {
-    std::cout << "confusion matrix (what it is: what it was called, times)\n";
-    for (const auto& [is, called] : matrix_) {
-      std::cout << "  " << is << ":";
-      for (const auto& [name, times] : called) std::cout << " " << name << " " << times;
-      std::cout << "\n";
-    }
+    matrix_.print();
     for (const std::string& row : rows_) std::cout << row << "\n";
   }
-  static inline std::map<std::string, std::map<std::string, int>> matrix_;
+  static inline ConfusionMatrix matrix_;
   static inline std::vector<std::string> rows_;
 };
 
@@ -319,7 +293,7 @@ TEST_P(StorageMatrix, IsCalledWhatItIs) {
   const TempDir dir;
   const IncidentJson incident = made.make(dir, made.way);
   const std::string cause = text_of(incident, "cause"), confidence = text_of(incident, "confidence");
-  ++matrix_[made.cause][cause];
+  matrix_.count(made.cause, cause);
   rows_.push_back("| " + made.how + " | " + made.way.format + ", " + made.way.aio +
                   (made.way.direct ? ", direct" : "") + " | `" + cause + "` | " + confidence + " |");
   const std::string& expected = made.confidence.empty() ? confidence : made.confidence;

@@ -55,11 +55,4 @@ class ConfusionMatrix {
   std::map<std::string, std::map<std::string, int>> called_;
 };
 
-/// A failure unless docs/storage.md has this line.
-inline testing::AssertionResult documented(const std::string& row) {
-  const auto page = std::filesystem::path(__FILE__).parent_path() / "../../docs/storage.md";
-  if (read_file(page).find("\n" + row + "\n") != std::string::npos) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << "not in docs/storage.md: " << row;
-}
-
 }  // namespace vmwhy::test
