@@ -3,7 +3,6 @@
 . /lab/lib.sh
 [ -e /dev/kvm ] || load_kvm
 mkdir -p /run/libvirt /etc/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt
-[ -e /var/run ] || ln -s /run /var/run
 grep -q libvirt-qemu /etc/passwd || echo 'libvirt-qemu:x:64055:64055::/:/bin/sh' >>/etc/passwd
 printf 'root:x:0:\nlibvirt-qemu:x:64055:\nkvm:x:64056:\n' >/etc/group
 printf 'auth_unix_rw = "none"\nunix_sock_rw_perms = "0700"\n' >/etc/libvirt/libvirtd.conf
